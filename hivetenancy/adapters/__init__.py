@@ -1,0 +1,1 @@
+"""A framework's request in, the gate's answer out."""

@@ -1,0 +1,32 @@
+"""The command line: ``hivetenancy`` and ``python -m hivetenancy``.
+
+Exit codes: 0 well, 1 a check failed, 2 the call was wrong. Each command is one file of this folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "Watch a multi-tenant key-value server serve, limit, refuse and settle real clients.",
+    "bench": "Measure what tenancy costs on this machine.",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: Arguments without the program's name; ``None``: those of the process.
+    """
+    parser = argparse.ArgumentParser(prog="hivetenancy", description="Multi-tenancy for Python data servers.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        command = importlib.import_module(f".{name}", __name__)
+        command.arguments(subparsers.add_parser(name, help=summary, description=summary))
+    options = parser.parse_args(argv)
+    chosen = importlib.import_module(f".{options.command}", __name__)
+    code: int = chosen.run(options)
+    return code

@@ -1,0 +1,5 @@
+"""What did they really use?"""
+
+from .protocol import Flushes, HasSource, UsageReporter
+
+__all__ = ["Flushes", "HasSource", "UsageReporter"]

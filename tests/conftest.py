@@ -1,0 +1,44 @@
+"""What every test shares: the backend of async tests, how much Hypothesis draws, and that nothing stays
+open."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.tiers import TIER, examples
+
+# No deadline: a slow shared machine is no failure. Not derandomised, in CI neither (where Hypothesis would choose that
+# by itself): each run looks somewhere new, and a failure prints the line that draws it again (`@reproduce_failure`),
+# which becomes a plain test.
+settings.register_profile(
+    TIER,
+    parent=settings.get_profile("default"),
+    max_examples=examples(30, 300),
+    deadline=None,
+    derandomize=False,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(TIER)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run async tests on asyncio: it is the only runtime the library has."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_left_open() -> Iterator[None]:
+    """Collect after each file, so that what was dropped unclosed fails near the test that dropped it.
+
+    An admission, a socket or a task that sits in a reference cycle warns only when the collector finds it.
+    Warnings are errors, pytest turns one raised in a finaliser into a failure, and without this it would come
+    at the very end.
+    """
+    yield
+    gc.collect()
