@@ -225,6 +225,7 @@ class ClusterTenancy(Tenancy):
         audit: Keeps refusals; by default the logger ``hivetenancy.audit``; ``None``: nobody does.
         environment: Which keys count here, ``live`` or ``test``; ``None``: both.
         freshness: How old an answer about a key may be, by effect.
+        names: How names are kept apart; ``None``: the default profile, for hubs whose tenant ids are UUIDs.
         dimensions: Dimensions of your own, beside the canonical ones and those of the hub's plans.
         report_seconds: How often usage is reported.
         report_threshold: Report earlier once so many records are waiting.
@@ -246,6 +247,7 @@ class ClusterTenancy(Tenancy):
         audit: AuditSink | Literal["log"] | None = "log",
         environment: Environment | None = None,
         freshness: Freshness | None = None,
+        names: NamespaceManager | None = None,
         dimensions: Iterable[DimensionSpec] = (),
         report_seconds: float = 10.0,
         report_threshold: int = 10_000,
@@ -286,7 +288,7 @@ class ClusterTenancy(Tenancy):
             validator=self._keys,
             limiter=MemoryRateLimiter(clock=self.clock),
             quota=quota,
-            names=PrefixNamespaces(),
+            names=names or PrefixNamespaces(),
             usage=self._usage,
             limits=self._limits,
             functions=self.functions,

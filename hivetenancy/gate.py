@@ -28,7 +28,13 @@ from hivetenancy.access_keys.permissions import compile_mask, effects
 from hivetenancy.clock import Clock, Instant, SystemClock
 from hivetenancy.context import TenantContext
 from hivetenancy.decision import DONE, Decision, Reason, Refusal, Ticket
-from hivetenancy.errors import ConfigurationError, MissingTenantError, UnavailableError
+from hivetenancy.errors import (
+    ConfigurationError,
+    HubUnavailableError,
+    InvalidNameError,
+    MissingTenantError,
+    UnavailableError,
+)
 from hivetenancy.functions import Function, FunctionRegistry
 from hivetenancy.home import Home
 from hivetenancy.hooks import AuditEvent, AuditSink, DecisionHook
@@ -371,7 +377,14 @@ class Gate:
         if found is not None and found.principal is principal:
             return found
         context = TenantContext(tenant_id=principal.tenant_id, key_id=principal.key_id, generation=principal.generation)
-        made = Caller(principal, Tenant(context, self._names.for_tenant(context), self))
+        try:
+            names = self._names.for_tenant(context)
+        except InvalidNameError as error:  # the hub's ids and our scheme do not fit: no fault of the request
+            raise HubUnavailableError(
+                "the hub's tenant ids do not fit the id scheme of the namespaces; choose the scheme that it issues",
+                transient=False,
+            ) from error
+        made = Caller(principal, Tenant(context, names, self))
         if found is None and len(self._callers) >= _CALLERS_MAX:
             del self._callers[next(iter(self._callers))]
         self._callers[principal.digest] = made

@@ -14,11 +14,14 @@ import pytest
 
 from hivetenancy.access_keys.cached import Freshness
 from hivetenancy.access_keys.permissions import MCP
+from hivetenancy.context import TenantContext
 from hivetenancy.decision import DONE, Reason, Refusal, Ticket
-from hivetenancy.errors import MissingTenantError, UnavailableError
+from hivetenancy.errors import InvalidNameError, MissingTenantError, UnavailableError
 from hivetenancy.functions import Function, FunctionRegistry, FunctionSpec
 from hivetenancy.gate import Admission, Caller, Gate, both
 from hivetenancy.ids import Effect, Surface
+from hivetenancy.namespaces import TenantNames
+from hivetenancy.namespaces.prefix import PrefixNamespaces
 from hivetenancy.plans import ConcurrencyPolicy, Plan, RatePolicy, Scope, quota_limit
 from hivetenancy.tenant import ReserveBlock
 from tests.engines import PLAN, UNAVAILABLE, Rig, Step, Watcher, drive
@@ -194,6 +197,21 @@ async def test_an_unknown_key_is_refused_for_nobody() -> None:
     answer = await rig.gate.authenticate(b"hh_test_" + b"x" * 40, now=rig.now)
     assert isinstance(answer, Refusal)
     assert (answer.reason, answer.tenant) == (Reason.UNKNOWN_KEY, None)
+
+
+async def test_tenant_ids_that_do_not_fit_the_namespaces_are_no_fault_of_the_request() -> None:
+    """A hub whose ids the id scheme refuses is "cannot tell", and not a bad name in the request."""
+
+    class Strict(PrefixNamespaces):
+        def for_tenant(self, context: TenantContext) -> TenantNames:
+            raise InvalidNameError("no such id")
+
+    rig = Rig()
+    await rig.feed.open()
+    rig.gate._names = Strict()
+    with pytest.raises(UnavailableError, match="id scheme") as caught:
+        await rig.gate.authenticate(rig.key.secret.encode(), now=rig.gate.now())
+    assert not caught.value.transient
 
 
 async def test_a_tenant_that_is_suspended_since_is_refused() -> None:

@@ -22,6 +22,7 @@ from typing import Final, Literal, NamedTuple
 
 import pytest
 
+import hivetenancy
 from tests.readme import ROOT
 
 Verdict = Literal["adopted", "adapted", "reversed"]
@@ -516,7 +517,7 @@ def functions(path: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def kits() -> dict[str, set[str]]:
     """The cases of each contract kit, by the room whose tests run it."""
-    folder = ROOT / "hivetenancy/testing/contracts"
+    folder = Path(hivetenancy.__file__).parent / "testing/contracts"
     return {path.stem: set(functions(path)) for path in folder.glob("[a-z]*.py")}
 
 
