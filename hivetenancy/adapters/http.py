@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -39,6 +40,8 @@ BASE_HEADERS: Final[tuple[Header, ...]] = (
     (b"vary", b"authorization, x-api-key, x-hub-access-key"),
 )
 """On every answer that an adapter sees."""
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would build one for every answer
 
 _RETRY_UNKNOWN_US: Final = SECOND_US
 """What a 503 advises where nothing better is known: look-ups are tried again after one second."""
@@ -129,15 +132,7 @@ def answer(
 ) -> Answer:
     """Return the answer of one row of the catalogue, as a problem body that no cache keeps."""
     code = entry.status if status is None else status
-    limited = "policy" in (details or {}) or "dimension" in (details or {})
-    problem: dict[str, object] = {
-        "type": QUOTA_TYPE if limited and code == 429 else f"urn:hivetenancy:problem:{entry.code}",
-        "title": entry.title,
-        "status": code,
-        "code": entry.code,
-        **(details or {}),
-    }
-    body = json.dumps(problem, separators=(",", ":")).encode()
+    body = _body(entry, code, details) if details else _plain_body(entry, code)
     return Answer(
         code,
         [
@@ -148,6 +143,24 @@ def answer(
         ],
         body,
     )
+
+
+def _body(entry: Entry, status: int, details: Mapping[str, object]) -> bytes:
+    limited = status == 429 and ("policy" in details or "dimension" in details)
+    problem: dict[str, object] = {
+        "type": QUOTA_TYPE if limited else f"urn:hivetenancy:problem:{entry.code}",
+        "title": entry.title,
+        "status": status,
+        "code": entry.code,
+        **details,
+    }
+    return _encode(problem).encode()
+
+
+@lru_cache(maxsize=256)
+def _plain_body(entry: Entry, status: int) -> bytes:
+    """Return a body that says nothing of the request: the same bytes each time, made once."""
+    return _body(entry, status, {})
 
 
 def policy_header(states: Sequence[LimitState]) -> bytes:

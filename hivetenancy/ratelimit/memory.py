@@ -227,10 +227,18 @@ class MemoryRateLimiter:
         """Return the state of each policy of each subject, in order. Changes nothing."""
         if now is None:
             now = self._clock.now()
-        if self._lock is None:
-            return self._peek(subjects, now)
-        with self._lock:
-            return self._peek(subjects, now)
+        if self._lock is not None:
+            with self._lock:
+                return self._peek(subjects, now)
+        if len(subjects) == 1:  # the short way, for the headers of every answer
+            subject = subjects[0]
+            program = self._programs.get(subject.limits)
+            cell = self._shards[hash(subject.id) & _SHARD_MASK].get(subject.id)
+            if cell and program is not None:
+                told = program.told_at_once(cell, now)
+                if told is not None:
+                    return told
+        return self._peek(subjects, now)
 
     # Deciding.
 
@@ -474,12 +482,8 @@ class MemoryRateLimiter:
         told: list[LimitState] = []
         for at, subject in enumerate(subjects):
             program = self._programs.get(subject.limits) or self._compile(subject.limits)
-            cell = self._shards[hash(subject.id) & _SHARD_MASK].get(subject.id)
-            at_once = program.told_at_once(cell, now) if cell else None
-            if at_once is None:
-                states, judged_at, origin = self._look(at, subject, program, now)
-                at_once = program.told(states, judged_at, origin)
-            told += at_once
+            states, judged_at, origin = self._look(at, subject, program, now)
+            told += program.told(states, judged_at, origin)
         return told
 
     def _look(
