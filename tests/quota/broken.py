@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from hivetenancy.clock import Instant
@@ -314,6 +315,54 @@ class LocksOneSide(LocalQuota):
             cell.free = free + amount
 
 
+class HoldsAreFree(NaiveQuota):
+    """Looks at what is used, and not at what is held."""
+
+    def held(self, slot: Slot) -> int:
+        return 0
+
+
+class RefusesWithoutNumbers(NaiveQuota):
+    """Says no, and not why."""
+
+    def short(self, tenant: TenantId, key: CellKey, amount: int) -> Refusal | None:
+        refusal = super().short(tenant, key, amount)
+        return refusal and replace(refusal, used=0, held=0)
+
+
+class NothingIsTooMuch(NaiveQuota):
+    """Refuses even a demand of nothing where the limit is zero."""
+
+    def short(self, tenant: TenantId, key: CellKey, amount: int) -> Refusal | None:
+        return super().short(tenant, key, amount if self.limit(tenant, key) else max(1, amount))
+
+
+class TakesAnyAmount(NaiveQuota):
+    """Makes a whole number of whatever it is given."""
+
+    def judge(self, tenant: TenantId, demand: Amounts) -> dict[Slot, int] | Refusal:
+        return super().judge(tenant, {key: abs(int(amount)) for key, amount in demand.items()})
+
+
+class ForgetsCommits(NaiveQuota):
+    """Ends a reservation with its commit, and books nothing."""
+
+    def end(self, taken: NaiveReservation, actual: dict[CellKey, int]) -> None:
+        before = list(self.booked)
+        super().end(taken, actual)
+        self.booked = before
+
+
+class RemembersLimits(NaiveQuota):
+    """Goes on with the last limit of a dimension that is no longer declared."""
+
+    def limit(self, tenant: TenantId, key: CellKey) -> int | None:
+        self.known = getattr(self, "known", {})
+        if self.standing(tenant, key) is not None:
+            self.known[tenant, key] = super().limit(tenant, key)
+        return self.known.get((tenant, key), 0)
+
+
 ENGINES: Final[Mapping[str, tuple[Callable[[SetLimits, ManualClock], QuotaManager], str]]] = {
     "leaks on cancel": (LeaksOnCancel, "a_cancelled_reserve_holds_nothing"),
     "checks, then acts": (ChecksThenActs, "tasks_never_pass_the_limit_together"),
@@ -346,6 +395,12 @@ ENGINES: Final[Mapping[str, tuple[Callable[[SetLimits, ManualClock], QuotaManage
     "keeps connections": (KeepsConnections, "an_ephemeral_gauge_ends_with_its_reservation"),
     "stays on the old plan": (StaysOnTheOldPlan, "a_raised_limit_counts_at_once"),
     "ignores facts": (IgnoresFacts, "noted_facts_count"),
+    "holds are free": (HoldsAreFree, "what_is_held_counts"),
+    "refuses without numbers": (RefusesWithoutNumbers, "a_refusal_carries_its_numbers"),
+    "nothing is too much": (NothingIsTooMuch, "nothing_is_always_admitted"),
+    "takes any amount": (TakesAnyAmount, "amounts_are_whole_and_not_negative"),
+    "forgets commits": (ForgetsCommits, "a_commit_turns_held_into_used"),
+    "remembers limits": (RemembersLimits, "a_withdrawn_dimension_is_refused"),
     "locks one side": (LocksOneSide, "threads_never_pass_the_limit_together"),
 }
 """Each fault, and a case that catches it."""
