@@ -137,3 +137,10 @@ def bench(session: nox.Session) -> None:
     """The table of benchmarks, with peers beside our rows. Measures; never passes or fails a build."""
     session.install("-e", ".[all,test,bench]")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
+def revocation(session: nox.Session) -> None:
+    """1,000 keys revoked in real time over HTTP: how long each is accepted at most, with the feed and without."""
+    session.install("-e", ".[all,test]")
+    session.run("python", "-m", "tests.soak.revocation", *session.posargs)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hivetenancy.errors import DeniedError as DeniedError
     from hivetenancy.errors import ForbiddenError as ForbiddenError
     from hivetenancy.errors import HubContractError as HubContractError
+    from hivetenancy.errors import HubRefusedError as HubRefusedError
     from hivetenancy.errors import HubUnavailableError as HubUnavailableError
     from hivetenancy.errors import InvalidNameError as InvalidNameError
     from hivetenancy.errors import InvalidRequestError as InvalidRequestError
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from hivetenancy.hooks import AuditSink as AuditSink
     from hivetenancy.hooks import DecisionHook as DecisionHook
     from hivetenancy.hooks import LoggingAudit as LoggingAudit
+    from hivetenancy.hub.client import HiveHub as HiveHub
+    from hivetenancy.hub.store import StateStore as StateStore
     from hivetenancy.ids import Amounts as Amounts
     from hivetenancy.ids import Dimension as Dimension
     from hivetenancy.ids import Effect as Effect
@@ -142,8 +145,10 @@ _HOMES = {
     "FunctionSpec": "hivetenancy.functions",
     "Gate": "hivetenancy.gate",
     "Health": "hivetenancy.compose",
+    "HiveHub": "hivetenancy.hub.client",
     "HttpOptions": "hivetenancy.adapters.http",
     "HubContractError": "hivetenancy.errors",
+    "HubRefusedError": "hivetenancy.errors",
     "HubUnavailableError": "hivetenancy.errors",
     "IdentityNamespaces": "hivetenancy.namespaces.prefix",
     "Instant": "hivetenancy.clock",
@@ -184,6 +189,7 @@ _HOMES = {
     "Scope": "hivetenancy.plans",
     "Scoped": "hivetenancy.namespaces",
     "StandaloneTenancy": "hivetenancy.compose",
+    "StateStore": "hivetenancy.hub.store",
     "StaticLimitError": "hivetenancy.errors",
     "StoreUnavailableError": "hivetenancy.errors",
     "StreamName": "hivetenancy.namespaces",
@@ -242,8 +248,10 @@ __all__ = [
     "FunctionSpec",
     "Gate",
     "Health",
+    "HiveHub",
     "HttpOptions",
     "HubContractError",
+    "HubRefusedError",
     "HubUnavailableError",
     "IdentityNamespaces",
     "Instant",
@@ -284,6 +292,7 @@ __all__ = [
     "Scope",
     "Scoped",
     "StandaloneTenancy",
+    "StateStore",
     "StaticLimitError",
     "StoreUnavailableError",
     "StreamName",

@@ -28,7 +28,7 @@ class PartHealth:
     Attributes:
         name: The part.
         ok: Whether it does its work.
-        why: What is wrong, in words fit for an operator; empty when *ok*.
+        why: What is wrong, or worth knowing while it is well, in words fit for an operator; never a secret.
     """
 
     name: str

@@ -17,7 +17,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from hivetenancy.access_keys.cached import CachedAccessKeys, Freshness
 from hivetenancy.access_keys.feed import Feed
@@ -37,6 +37,7 @@ from hivetenancy.functions import FunctionRegistry
 from hivetenancy.gate import Gate
 from hivetenancy.home import Home
 from hivetenancy.hooks import AuditSink, DecisionHook, LoggingAudit
+from hivetenancy.hub.store import StateStore
 from hivetenancy.ids import Effect, Environment
 from hivetenancy.limits import CachedLimits
 from hivetenancy.namespaces import NamespaceManager
@@ -45,7 +46,8 @@ from hivetenancy.plans import CANONICAL, DimensionSpec, Plan, QuotaLimit
 from hivetenancy.quota.items import ItemCharges, MemoryItemLedger
 from hivetenancy.quota.local import LocalQuota
 from hivetenancy.ratelimit.memory import MemoryRateLimiter
-from hivetenancy.sources import ControlPlane, TenantLimits
+from hivetenancy.recollection import Recollection
+from hivetenancy.sources import ChangeSource, ControlPlane, IntrospectionSource, RemoteHub, SourcePart, TenantLimits
 from hivetenancy.tenant import Tenant, announce_cluster, announce_standalone, current_tenant, standalone_tenant
 from hivetenancy.usage.memory import MemoryUsage
 from hivetenancy.usage.reporter import Reporter
@@ -58,6 +60,9 @@ _log: Final = logging.getLogger("hivetenancy")
 
 _LOOK_SECONDS: Final = 1.0
 """How often connections in doubt are looked at while the hub cannot tell, and a clock that a test moved is noticed."""
+
+_WAIT_SECONDS: Final = 1.0
+"""How long a start that waits for the hub pauses between two attempts."""
 
 _CLOSE_SECONDS: Final = 5.0
 """How long stop waits for the last report: long enough for a call with a retry, short enough for a rolling restart."""
@@ -110,6 +115,38 @@ class Tenancy(ABC):
                 "path= needs durable engines, which this version does not have; leave it out to keep state in memory"
             )
         return ClusterTenancy(hub, **options)
+
+    @staticmethod
+    def from_env(
+        *,
+        file: str | PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        keys: IntrospectionSource | None = None,
+        allow_fake: bool = False,
+        **options: Any,
+    ) -> StandaloneTenancy | ClusterTenancy:
+        """Return the tenancy that an operator has described in a file and in the environment.
+
+        Args:
+            file: The settings file; ``None``: the one that ``HIVETENANCY_FILE`` names, or none.
+            environ: The environment; ``None``: that of the process.
+            keys: Who tells what an access key is, where HiveHub cannot; see `hivetenancy.hub.client.HiveHub`.
+            allow_fake: Let the hub be a fake. For tests; no setting does this.
+            **options: See `ClusterTenancy`. What is stated here counts over the settings, and nothing of it in
+                standalone mode.
+
+        Raises:
+            ConfigurationError: The settings are wrong; the message has a line for each, with its place and remedy.
+        """
+        from hivetenancy.settings import hub_arguments, load, tenancy_arguments  # only here: it loads pydantic
+
+        settings = load(file, environ)
+        if settings.mode == "standalone":
+            return StandaloneTenancy(IdentityNamespaces())
+        from hivetenancy.hub.client import HiveHub  # only here: it loads httpx
+
+        hub = HiveHub(**hub_arguments(settings), keys=keys, allow_fake=allow_fake)
+        return ClusterTenancy(hub, **{**tenancy_arguments(settings), **options})
 
     @abstractmethod
     def asgi(self, app: ASGIApp, *, public: Iterable[str] = (), functions: Functions = None) -> ASGIApp:
@@ -226,6 +263,10 @@ class ClusterTenancy(Tenancy):
         environment: Which keys count here, ``live`` or ``test``; ``None``: both.
         freshness: How old an answer about a key may be, by effect.
         names: How names are kept apart; ``None``: the default profile, for hubs whose tenant ids are UUIDs.
+        state: A state file, or its path: keeps limits, the place in the change feed and the digests of known keys over
+            restarts, so that an outage of the hub at start does not stop the tenants that were known. ``None``: nothing
+            is kept.
+        wait_seconds: How long a start waits for a hub that cannot be reached.
         dimensions: Dimensions of your own, beside the canonical ones and those of the hub's plans.
         report_seconds: How often usage is reported.
         report_threshold: Report earlier once so many records are waiting.
@@ -248,6 +289,8 @@ class ClusterTenancy(Tenancy):
         environment: Environment | None = None,
         freshness: Freshness | None = None,
         names: NamespaceManager | None = None,
+        state: StateStore | str | PathLike[str] | None = None,
+        wait_seconds: float = 0.0,
         dimensions: Iterable[DimensionSpec] = (),
         report_seconds: float = 10.0,
         report_threshold: int = 10_000,
@@ -259,14 +302,21 @@ class ClusterTenancy(Tenancy):
         self.functions = FunctionRegistry()
         self.connections = ConnectionRegistry()
         self._home = Home()
-        self._feed = Feed(hub, clock=self.clock)
+        self._remote = _remote(hub)
+        self._recollection = _recollection(state, self.clock)
+        self._wait_seconds = wait_seconds
+        kept = self._recollection
+        self._feed = Feed(hub, clock=self.clock, moved=None if kept is None else kept.moved)
+        own_keys: IntrospectionSource | None = getattr(hub, "own_keys", None)
+        self._keys_feed = self._feed if own_keys is None else _feed_of(own_keys, self.clock)
         self._keys = CachedAccessKeys(
-            hub,
-            feed=self._feed,
+            own_keys or hub,
+            feed=self._keys_feed,
             functions=self.functions,
             clock=self.clock,
             environment=environment,
             freshness=freshness or Freshness(),
+            kept=kept.key_kept if kept is not None and own_keys is None else None,
         )
         self._usage = MemoryUsage(dimensions={spec.name: spec for spec in dimensions}, clock=self.clock)
         for plan in (_plans_of(hub) or {}).values():  # before the canonical ones, for the zones that plans name
@@ -278,10 +328,11 @@ class ClusterTenancy(Tenancy):
         self._reporter = self._new_reporter()
         self._limits = CachedLimits(
             hub,
-            floors=self._feed.floors,
+            floors=lambda: self._feed.floors if getattr(hub, "has_order", True) else None,
             clock=self.clock,
             sources=lambda: self._usage.sources,
             learn=self._learn_dimensions,
+            keep=None if kept is None else kept.limits_kept,
         )
         quota = LocalQuota(self._limits, clock=self.clock)
         self.gate = Gate(
@@ -300,6 +351,10 @@ class ClusterTenancy(Tenancy):
         )
         self._feed.subscribe(self._limits)
         self._feed.subscribe(self.connections)
+        if own_keys is not None:
+            self._feed.subscribe(self._keys)  # the hub may suspend a tenant whose keys it does not know
+            if self._keys_feed is not None:
+                self._keys_feed.subscribe(self.connections)
         self._allow_workers = allow_workers
         self._supervisor = Supervisor()
         self._claimed: str | None = None
@@ -372,21 +427,72 @@ class ClusterTenancy(Tenancy):
         try:
             self._home.settle_here()
             self._reporter = self._new_reporter()  # one that was stopped stays so, and it belongs to one loop
-            await self._feed.open()  # before anything is fetched and kept (HiveHub wire 4.2)
-            if not (self._feed.healthy(self.clock.now()) or self._feed.pull() or await self._feed.poll_once()):
-                raise HubUnavailableError("the hub answered once, and does not any more", retry_after_us=SECOND_US)
+            await self._hear_from_the_hub()
         except BaseException:
-            self._let_go()
+            await self._let_go()
             raise
         for name, work in (
+            ("hub check", None if self._remote is None else self._remote.run),
             ("change feed", self._feed.run),
+            ("change feed of keys", None if self._keys_feed in (None, self._feed) else self._keys_feed.run),
             ("keys", self._keys.run),
             ("limits", self._limits.run),
             ("connections", self._watch_connections),
             ("usage report", self._reporter.run),
         ):
-            self._supervisor.start(name, work)
+            if work is not None:
+                self._supervisor.start(name, work)
         self._running = True
+
+    async def _hear_from_the_hub(self) -> None:
+        """Verify the hub and open its feed, before anything is fetched and kept (HiveHub wire 4.2).
+
+        Where the hub is out of reach, what was known before is enough to start with: every tenant that is not in it is
+        answered 503 until the hub is back.
+        """
+        known = await self._recall()
+        deadline = self.clock.now()[0] + round(self._wait_seconds * SECOND_US)
+        while True:
+            try:
+                return await self._open_hub()
+            except HubUnavailableError as error:
+                if known and error.transient:
+                    _log.warning("the hub cannot be reached; starting from what was known before: %s", error)
+                    return None
+                left = (deadline - self.clock.now()[0]) / SECOND_US
+                if left <= 0 or not error.transient:
+                    raise
+                _log.info("waiting for the hub: %s", error)
+                await asyncio.sleep(min(left, _WAIT_SECONDS))
+
+    async def _open_hub(self) -> None:
+        if self._remote is not None:
+            await self._remote.open()
+        if self._keys_feed is not None and self._keys_feed is not self._feed:
+            await self._keys_feed.open()
+        await self._feed.open()
+        if self._feed.silent:
+            return
+        if not (self._feed.healthy(self.clock.now()) or self._feed.pull() or await self._feed.poll_once()):
+            raise HubUnavailableError("the hub answered once, and does not any more", retry_after_us=SECOND_US)
+
+    async def _recall(self) -> bool:
+        """Take in what an earlier process knew; return whether that is enough to go on without the hub."""
+        if self._recollection is None:
+            return False
+        knowledge = await self._recollection.begin()
+        remember = getattr(self.hub, "remember", None)
+        if remember is not None:
+            remember(self._recollection.store, knowledge)
+        else:
+            self._recollection.stamp(knowledge, self.hub.hub_id)
+        self._recollection.recall(
+            knowledge,
+            feed=self._feed,
+            limits=self._limits,
+            keys=self._keys if self._keys_feed is self._feed else None,
+        )
+        return knowledge.announcement is not None
 
     def check(self) -> None:
         """Check that every function's demand is declared by some plan of the hub, where the hub's plans are known.
@@ -427,9 +533,13 @@ class ClusterTenancy(Tenancy):
             if unreported:
                 _log.error("stopped with %d cells of usage unreported: the hub did not take them in time", unreported)
         finally:
-            self._let_go()
+            await self._let_go()
 
-    def _let_go(self) -> None:
+    async def _let_go(self) -> None:
+        if self._remote is not None:
+            await self._remote.aclose()
+        if self._recollection is not None:
+            await self._recollection.end()
         self._home.leave()
         if self._claimed is not None:
             give_up(self._claimed)
@@ -454,16 +564,42 @@ class ClusterTenancy(Tenancy):
 
     def health(self) -> Health:
         """Return how each part is. Memory only; no call to the hub is made."""
-        now = self.clock.now()
-        feed_ok = self._feed.healthy(now)
         failures = self._reporter.last_error
         parts = [
             PartHealth(name="tenancy", ok=self._running, why="" if self._running else "not started"),
-            PartHealth(name="hub feed", ok=feed_ok, why="" if feed_ok else self._feed.last_error or "no answer yet"),
+            *(PartHealth(name=part.name, ok=part.ok, why=part.why) for part in self._remote_parts()),
+            self._feed_health(),
+            self._keys_health(),
             PartHealth(name="usage", ok=failures is None, why=failures or ""),
+            *self._state_health(),
             *self._supervisor.health(),
         ]
         return Health(ok=all(part.ok for part in parts), parts=tuple(parts))
+
+    def _remote_parts(self) -> tuple[SourcePart, ...]:
+        return () if self._remote is None else self._remote.parts()
+
+    def _feed_health(self) -> PartHealth:
+        if self._feed.silent:
+            return PartHealth(name="hub feed", ok=True, why="this hub tells of no changes: age alone counts")
+        ok = self._feed.healthy(self.clock.now())
+        return PartHealth(name="hub feed", ok=ok, why="" if ok else self._feed.last_error or "no answer yet")
+
+    def _keys_health(self) -> PartHealth:
+        """The bound in force: for how long a revoked key could still be accepted, by the effect of the function."""
+        now = self.clock.now()
+        bounds = ", ".join(
+            f"{effect.value} {self._keys.bound_us(effect, now=now) / SECOND_US:g} s" for effect in Effect
+        )
+        left = self._keys.recalled
+        waiting = f"; {left} keys of before are yet to be verified" if left else ""
+        return PartHealth(name="keys", ok=True, why=f"a revoked key may count for up to: {bounds}{waiting}")
+
+    def _state_health(self) -> tuple[PartHealth, ...]:
+        if self._recollection is None:
+            return ()
+        error = self._recollection.store.last_error
+        return (PartHealth(name="state file", ok=error is None, why=error or ""),)
 
     async def _watch_connections(self) -> None:
         """Close connections whose key ends, and look anew at those in doubt."""
@@ -487,6 +623,23 @@ def _plans_of(hub: ControlPlane) -> Mapping[str, Plan] | None:
     """Return the plans as they are now, where the hub tells them."""
     plans: Mapping[str, Plan] | None = getattr(hub, "plans", None)
     return plans
+
+
+def _remote(hub: ControlPlane) -> RemoteHub | None:
+    """Return *hub* as one that lives elsewhere, if it does."""
+    able = all(callable(getattr(hub, name, None)) for name in ("open", "run", "aclose", "parts"))
+    return cast("RemoteHub", hub) if able else None
+
+
+def _recollection(state: StateStore | str | PathLike[str] | None, clock: Clock) -> Recollection | None:
+    if state is None:
+        return None
+    return Recollection(state if isinstance(state, StateStore) else StateStore(state, clock=clock), clock=clock)
+
+
+def _feed_of(keys: IntrospectionSource, clock: Clock) -> Feed | None:
+    """Return the feed of a host's own key source, if that tells of changes."""
+    return Feed(cast("ChangeSource", keys), clock=clock) if callable(getattr(keys, "changes", None)) else None
 
 
 def _spec_of(limit: QuotaLimit) -> DimensionSpec:

@@ -118,6 +118,8 @@ class Decision:
         cost: Rate units the request pays for.
         at: When it was decided.
         stale: Whether a key was accepted on knowledge past its fresh window (hub unreachable).
+        bound_us: How long a key that is revoked at this moment could still be accepted, in microseconds; ``None``:
+            whoever validates does not say.
     """
 
     allowed: bool
@@ -129,6 +131,7 @@ class Decision:
     cost: int
     at: Instant
     stale: bool = False
+    bound_us: int | None = None
 
 
 class Ticket(Protocol):

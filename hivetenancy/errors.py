@@ -19,6 +19,7 @@ answered, or for code that preferred a block (``async with tenant.reserve(...)``
     ├── MissingTenantError        no tenant in context where one is needed
     ├── MisuseError               committed twice, used after stop, a `with` that would block its own loop
     ├── HubContractError          HiveHub answered outside the agreed wire
+    ├── HubRefusedError           HiveHub heard the call and says no: unknown id, limit reached, bad field
     ├── InvalidNameError          cannot be encoded (also a ValueError)
     └── ConfigurationError        found when an object is built, never later (also a ValueError)
 
@@ -144,7 +145,23 @@ class UnavailableError(TenancyError):
 
 
 class HubUnavailableError(UnavailableError):
-    """The control plane did not answer, or not usefully."""
+    """The control plane did not answer, or not usefully.
+
+    Attributes:
+        outcome_unknown: Whether the call may have taken effect all the same. ``False`` only where it certainly has not:
+            no connection, an open circuit breaker, a refused service key, a throttled caller.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool = True,
+        retry_after_us: int | None = None,
+        outcome_unknown: bool = True,
+    ) -> None:
+        super().__init__(message, transient=transient, retry_after_us=retry_after_us)
+        self.outcome_unknown = outcome_unknown
 
 
 class StoreUnavailableError(UnavailableError):
@@ -161,6 +178,22 @@ class MisuseError(TenancyError):
 
 class HubContractError(TenancyError):
     """The control plane answered outside the agreed wire; nothing of the answer is used."""
+
+
+class HubRefusedError(TenancyError):
+    """The control plane heard the call and says no; nothing was changed.
+
+    Attributes:
+        status: The HTTP status: 400, 404, 409, 413, 422, or a 429 that is a verdict.
+        code: The hub's word for it (HiveHub wire 4), ``None`` where it gave none.
+        field: The field at fault, where the hub names one.
+    """
+
+    def __init__(self, status: int, message: str, *, code: str | None = None, field: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
 
 
 class InvalidNameError(TenancyError, ValueError):

@@ -317,6 +317,7 @@ class Gate:
         self._try_validate: Callable[..., Any] = getattr(validator, "try_validate", _cannot)
         self._try_recheck: Callable[..., Any] = getattr(validator, "try_recheck", _cannot)
         self._recheck: Callable[..., Awaitable[Any]] | None = getattr(validator, "recheck", None)
+        self._bound_us: Callable[..., int] | None = getattr(validator, "bound_us", None)
         self._try_acquire: Callable[..., Any] = getattr(limiter, "try_acquire", _cannot)
         self._try_reserve: Callable[..., Any] = getattr(quota, "try_reserve", _cannot)
         self._peek: Callable[..., Sequence[LimitState]] | None = getattr(limiter, "peek", None)
@@ -660,6 +661,7 @@ class Gate:
                 cost=cost,
                 at=now,
                 stale=stale,
+                bound_us=self._bound(function, now),
             )
             for hook in self._hooks:
                 self._guarded("decision hook", lambda hook=hook: hook.decided(decision))  # type: ignore[misc]  # bound now
@@ -674,6 +676,11 @@ class Gate:
                 at_us=now[1],
             )
             self._guarded("audit sink", lambda: audit.audit(event))
+
+    def _bound(self, function: Function | None, now: Instant) -> int | None:
+        if self._bound_us is None:
+            return None
+        return self._bound_us(Effect.READ if function is None else function.effect, now=now)
 
     def _guarded(self, what: str, call: Callable[[], None]) -> None:
         """Call a watcher; what it raises changes no answer and is logged once per kind."""

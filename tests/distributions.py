@@ -41,6 +41,7 @@ WHEEL_MAY: Final = (r"hivetenancy/(?:\w+/)*(?:\w+\.py|py\.typed|\w+\.lua)", r"hi
 SDIST_MAY: Final = (
     r"hivetenancy/(?:\w+/)*(?:\w+\.py|py\.typed|\w+\.lua)",
     r"tests/(?:\w+/)*\w+\.(?:py|md|json|toml|txt)",
+    r"tests/interop/rust_sdk/(?:src/\w+\.rs|\.gitignore)",
     r"docs/(?:[\w-]+/)*[\w-]+\.(?:md|svg|png)",
     r"examples/(?:\w+/)*\w+\.(?:py|md|toml)",
     r"pyproject\.toml|README\.md|CHANGELOG\.md|LICENSE|noxfile\.py|PKG-INFO|\.gitignore",

@@ -70,16 +70,56 @@ F2 usage/cumulative.py
 F3 usage/memory.py
 F3 usage/reporter.py
 
-F3 hub/__init__.py
+F1 hub/__init__.py
+F1 hub/wire.py pydantic pydantic_core
+F1 hub/names.py
 F3 hub/bell.py
 F3 hub/book.py
 F3 hub/feed.py
 F3 hub/keys.py
 F3 hub/plans.py
+F3 hub/resources.py
+F3 hub/credentials.py
+F3 hub/idempotency.py
 F3 hub/state.py
-F3 hub/admin.py
 F3 hub/view.py
+F3 hub/accounts.py
+F3 hub/admin.py
+F3 hub/keydesk.py
+F3 hub/booking.py
+F3 hub/desk.py
 F3 hub/service.py
+F3 hub/statecodec.py
+F3 hub/answers.py pydantic
+F3 hub/api_http.py pydantic
+F3 hub/api_routes.py pydantic
+F3 hub/backend.py
+F3 hub/api_once.py
+F3 hub/api_extensions.py
+F3 hub/api_services.py pydantic
+F3 hub/api_keys.py
+F3 hub/api.py
+F3 hub/openapi.py pydantic
+F3 hub/kept.py
+F3 hub/keptfile.py
+F3 hub/statefile.py
+F3 hub/keptgroup.py
+F3 hub/store.py
+F3 hub/translate.py pydantic
+F3 hub/breaker.py
+F3 hub/origin.py httpx
+F3 hub/transport.py httpx
+F3 hub/caller.py pydantic
+F3 hub/calls.py pydantic
+F3 hub/composed.py
+F3 hub/extensions.py pydantic
+F3 hub/sinks_state.py
+F3 hub/sinks.py
+F3 hub/sinks_absolute.py
+F3 hub/sinks_calls.py
+F3 hub/sinks_increment.py
+F3 hub/sinks_build.py
+F3 hub/client.py
 
 F3 workers.py
 F3 limits.py
@@ -105,6 +145,11 @@ F4 adapters/aiohttp.py aiohttp
 F4 adapters/streams.py
 F4 adapters/standalone.py
 
+F4 recollection.py
+F4 settings/yaml_file.py yaml
+F4 settings/sources.py
+F4 settings/model.py pydantic
+F4 settings/__init__.py pydantic
 F5 compose.py aiohttp
 
 F1 testing/clock.py
@@ -114,8 +159,21 @@ F4 testing/asgi_websocket.py
 F4 testing/asgi_lifespan.py
 F4 testing/asgi.py
 F4 testing/faults.py
+F4 testing/hub_door.py
+F4 testing/hub_model.py
+F4 testing/hub_tenants.py
+F4 testing/hub_core.py
+F4 testing/hub_app.py
+F4 testing/hub_seed.py pydantic
+F4 testing/hub_control.py pydantic
+F4 testing/hub_guard.py
+F4 testing/hub_http.py httpx
 F4 testing/hub.py
 F4 testing/contracts/_cases.py
+F4 testing/contracts/_plane.py
+F4 testing/contracts/_plane_sources.py
+F4 testing/contracts/_plane_wire.py
+F4 testing/contracts/control_plane.py
 F4 testing/contracts/_keyhub.py
 F4 testing/contracts/access_keys.py
 F4 testing/contracts/namespaces.py
@@ -123,13 +181,20 @@ F4 testing/contracts/quota.py
 F4 testing/contracts/ratelimit.py
 F4 testing/contracts/usage.py
 F4 testing/contracts/__init__.py
+F6 testing/plugin.py pytest
+F6 testing/entry.py
 F6 testing/__init__.py
 
 F6 cli/kv_server.py starlette
 F6 cli/serving.py uvicorn
+F6 cli/hub_serve.py
+F6 cli/hub.py uvicorn
+F6 cli/demo_table.py httpx
+F6 cli/demo_hub.py httpx
 F6 cli/demo_steps.py httpx
 F6 cli/demo.py starlette uvicorn
 F6 cli/bench.py starlette
+F6 cli/config.py
 F6 cli/__init__.py
 
 F6 __init__.py

@@ -329,14 +329,16 @@ def test_a_reporter_that_is_kept_over_a_stop_is_caught(monkeypatch: pytest.Monke
     monkeypatch.setattr(ClusterTenancy, "_new_reporter", first)
     world = World(report_seconds=0.005)
 
-    async def life() -> bool:
+    async def life(wait: float) -> bool:
         async with world.tenancy as tenancy:
             await world.serve()
-            await asyncio.sleep(0.02)
+            ends = asyncio.get_running_loop().time() + wait
+            while tenancy.health().ok and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
             return tenancy.health().ok
 
-    assert asyncio.run(life())
-    assert not asyncio.run(life())
+    assert asyncio.run(life(0.02))
+    assert not asyncio.run(life(10))
 
 
 async def test_stop_gives_up_a_start_under_way() -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -169,13 +170,17 @@ def test_a_loop_that_is_closed_before_it_takes_the_work_frees_the_caller() -> No
             go.wait(5)
             loop.stop()
 
+        lost = threading.Event()
+
         def never(callback: Callable[[], object], *_: object) -> None:
             """Lose what is handed over, as a loop that stops in that moment."""
+            lost.set()
 
         loop.call_soon_threadsafe(stop)
         stopped.wait(5)
         loop.call_soon_threadsafe = never  # type: ignore[assignment, method-assign]
         wait = _in_thread(lambda: home.wait_for(_forever))
+        assert lost.wait(5)
         go.set()
         while loop.is_running():
             time.sleep(0.001)
@@ -192,25 +197,34 @@ def test_a_loop_that_does_not_answer_in_time_is_given_up(monkeypatch: pytest.Mon
     with running() as (home, loop):
         with pytest.raises(MisuseError, match="did not answer within"):
             home.wait_for(_forever)
+        monkeypatch.setattr(home_module, "HAND_OVER_SECONDS", 30.0)
         assert home.call(lambda: [task for task in asyncio.all_tasks(loop) if "_run" in repr(task)][1:]) == []
-        undone, blocked = _undone_by_a_late_loop(home, loop)
+        undone, blocked = _undone_by_a_late_loop(home, monkeypatch)
         assert undone == ["held"]
         assert isinstance(blocked, MisuseError)
 
 
-def _undone_by_a_late_loop(home: Home, loop: asyncio.AbstractEventLoop) -> tuple[list[str], BaseException | None]:
+def _undone_by_a_late_loop(home: Home, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], BaseException | None]:
     """Give up on work that is done in that very moment; return what was undone."""
     undone: list[str] = []
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
+    original = home_module.Future.result
+
+    def once_begun(self: Any, timeout: float | None = None) -> object:
+        """Give up on nothing that has not begun, or there would be nothing to undo."""
+        assert begun.wait(10)
+        return original(self, timeout)
 
     async def slow() -> str:
-        go.wait(5)  # the loop is busy, and finishes the work although the caller has gone
+        begun.set()
+        go.wait(10)  # the loop is busy, and finishes the work although the caller has gone
         return "held"
 
-    wait = _in_thread(lambda: home.wait_for(slow, undo=undone.append))
-    error = wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(home_module, "HAND_OVER_SECONDS", 0.05)
+        patch.setattr(home_module.Future, "result", once_begun)
+        error = _in_thread(lambda: home.wait_for(slow, undo=undone.append))()
     go.set()
-    home_module.HAND_OVER_SECONDS = 5.0  # type: ignore[misc]
     home.call(lambda: None)
     return undone, error
 
@@ -231,19 +245,19 @@ class LosesResults(Home):
 
 def test_the_undo_catches_a_home_that_loses_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """With asyncio's own hand-over a hold that came too late is held for ever."""
-    monkeypatch.setattr(home_module, "HAND_OVER_SECONDS", 0.05)
-    with running() as (home, loop):
+    with running() as (home, _):
         broken = LosesResults()
         broken._loop, broken._thread = home._loop, home._thread
-        assert _undone_by_a_late_loop(broken, loop)[0] == []
+        assert _undone_by_a_late_loop(broken, monkeypatch)[0] == []
 
 
 def test_an_interrupted_thread_leaves_nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in a waiting thread cancels the work at home."""
     with running() as (home, _):
-        ended = threading.Event()
+        begun, ended = threading.Event(), threading.Event()
 
         async def work() -> None:
+            begun.set()
             try:
                 await _forever()
             finally:
@@ -253,7 +267,7 @@ def test_an_interrupted_thread_leaves_nothing_held(monkeypatch: pytest.MonkeyPat
 
         def interrupted(self: object, timeout: float | None = None) -> object:
             monkeypatch.setattr(home_module.Future, "result", original)
-            time.sleep(0.02)
+            assert begun.wait(10)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(home_module.Future, "result", interrupted)

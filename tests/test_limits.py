@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +13,11 @@ from hivetenancy.access_keys.feed import Feed
 from hivetenancy.clock import SECOND_US
 from hivetenancy.errors import HubContractError, HubUnavailableError
 from hivetenancy.ids import TenantId
-from hivetenancy.limits import FRESH_US, PAUSE_US, STALE_US, CachedLimits
-from hivetenancy.plans import Plan, quota_limit
+from hivetenancy.limits import FRESH_US, GATHER_S, IDLE_US, PAUSE_US, STALE_US, CachedLimits, LimitsEntry, frozen
+from hivetenancy.plans import Plan, QuotaKind, quota_limit
 from hivetenancy.sources import LimitsAnswer, LimitsBatch, TenantLimits
 from hivetenancy.testing import FakeHiveHub, ManualClock
+from tests.hub.virtual_loop import VirtualLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -122,7 +124,7 @@ class Trusting(CachedLimits):
 class Rewinding(CachedLimits):
     """Another: lets an earlier answer replace a later one."""
 
-    def _keep(self, tenant: TenantId, entry: object) -> None:
+    def _keep(self, tenant: TenantId, entry: object, *, tell: bool = True) -> None:
         self._entries[tenant] = entry  # type: ignore[assignment]
 
 
@@ -217,7 +219,7 @@ async def test_a_refresh_never_brings_back_an_older_word() -> None:
     """An answer of the batch that was made before, and arrives after, a newer one is passed over."""
     for kind, expected in ((CachedLimits, 7), (Rewinding, 1000)):
         world = await World(kind).opened()
-        world.limits._floors = None  # without a feed only the revision tells
+        world.limits._floors_now = lambda: None  # without a feed only the revision tells
         await world.ask()
         world.clock.advance(us=FRESH_US)
         world.known()
@@ -263,14 +265,42 @@ async def test_what_is_no_longer_fresh_serves_on_and_is_refreshed() -> None:
 
 
 async def test_an_outage_stops_nobody_up_to_the_stated_bound() -> None:
-    """To the microsecond; then it cannot be told, and for a second nobody asks again."""
+    """To the microsecond; for a second after a failure nobody asks again."""
     world = await World().opened()
     before = await world.ask()
     with world.hub.outage():
         world.clock.advance(us=STALE_US - 1)
-        assert await world.ask() is before
-        world.clock.advance(us=1)
         world.hub.forget_calls()
+        assert await world.ask() is before
+        assert await world.ask() is before
+        world.hub.assert_calls("limits", 1)
+        world.clock.advance(us=PAUSE_US)
+        assert await world.ask() is not before
+        world.hub.assert_calls("limits", 2)
+    world.clock.advance(us=PAUSE_US)
+    assert await world.keys() == 1_000
+
+
+async def test_beyond_the_bound_gauges_freeze_and_the_rest_goes_on() -> None:
+    """No gauge grows on knowledge of yesterday; rates, counters and what is free to read stay as they were known."""
+    world = await World().opened()
+    before = await world.ask()
+    assert before is not None
+    with world.hub.outage():
+        world.clock.advance(us=STALE_US)
+        after = await world.ask()
+        assert after is not None
+        assert await world.ask() is after, "identity tells engines that nothing changed"
+    for old, new in zip(before.quotas, after.quotas, strict=True):
+        gauge = old.limit.kind in (QuotaKind.CONTRIBUTION, QuotaKind.LEVEL)
+        assert new == (replace(old, limit=replace(old.limit, limit=0)) if gauge else old)
+    assert (after.rates, after.statics, after.status) == (before.rates, before.statics, before.status)
+
+
+async def test_an_unknown_tenant_is_told_at_once_that_it_cannot_be_told() -> None:
+    """In an outage it waits for nothing, and is no refusal."""
+    world = await World().opened()
+    with world.hub.outage():
         with pytest.raises(HubUnavailableError):
             await world.ask()
         with pytest.raises(HubUnavailableError) as caught:
@@ -279,12 +309,118 @@ async def test_an_outage_stops_nobody_up_to_the_stated_bound() -> None:
         with pytest.raises(HubUnavailableError):
             await world.ask()
         world.hub.assert_calls("limits", 1)
-        world.clock.advance(us=PAUSE_US)
-        with pytest.raises(HubUnavailableError):
-            await world.ask()
-        world.hub.assert_calls("limits", 2)
-    world.clock.advance(us=PAUSE_US)
-    assert await world.ask() is not None
+
+
+async def test_a_tenant_that_was_idle_is_asked_about_before_it_is_served() -> None:
+    """The age of what serves is bounded while the hub answers, whoever comes back."""
+    world = await World().opened()
+    before = await world.ask()
+    world.clock.advance(us=IDLE_US - 1)
+    assert world.known() is before
+    world.clock.advance(us=1)
+    assert world.known() is None
+    assert await world.ask() is not before
+
+
+async def test_a_hub_that_takes_its_time_does_not_hold_up_a_tenant_that_is_known() -> None:
+    """What is known serves after a quarter of a second, and the answer is kept when it comes."""
+    world = await World().opened()
+    before = await world.ask()
+    world.clock.advance(us=IDLE_US)
+    with world.hub.hold("limits") as held:
+        assert await asyncio.wait_for(world.ask(), 4) is before
+        held.release()
+        await asyncio.gather(*world.limits._tasks)
+    assert world.known() is not before
+
+
+async def test_what_is_in_use_is_refreshed_ahead_of_need_at_different_moments() -> None:
+    """Thousand tenants that were learnt together are not asked about together."""
+    world = await World().opened()
+    others = [world.hub.add_tenant(f"tenant {number}") for number in range(100)]
+    for other in others:
+        await world.limits.limits(other.id, now=world.clock.now())
+    moments = {entry.ahead_us for entry in world.limits._entries.values()}
+    assert len(moments) > 10
+    assert all(FRESH_US * 60 // 100 <= moment < FRESH_US for moment in moments)
+    world.clock.advance(us=max(moments))
+    for other in others:
+        assert world.limits.try_limits(other.id, now=world.clock.now()) is not None
+    assert await world.limits.refresh() == 100
+    world.hub.assert_calls("limits_batch", 1)
+
+
+class Restarted:
+    """A world whose cache is made anew, with what the one before had kept."""
+
+    def __init__(self, world: World, kept: dict[TenantId, LimitsEntry | None]) -> None:
+        self.feed = Feed(world.hub, clock=world.clock)
+        self.limits = CachedLimits(world.hub, floors=self.feed.floors, clock=world.clock)
+        self.feed.subscribe(self.limits)
+        self.feed.resume(world.feed.floors.epoch, world.feed._cursor or "", world.hub.service.revision)
+        self.limits.recall(kept.get, revision=world.hub.service.revision)
+
+
+async def remembering() -> tuple[World, dict[TenantId, LimitsEntry | None], TenantLimits]:
+    """A world that has learnt the limits of its tenant, and written them down."""
+    world, kept = await World().opened(), dict[TenantId, LimitsEntry | None]()
+    world.limits._told = kept.__setitem__
+    known = await world.ask()
+    assert known is not None
+    return world, kept, known
+
+
+async def test_what_was_kept_over_a_restart_serves_by_its_age_and_is_asked_for_again() -> None:
+    """The hub need not be there; an entry of before is never counted as fresher than it is."""
+    world, kept, known = await remembering()
+    again = Restarted(world, kept)
+    with world.hub.outage():
+        assert again.limits.try_limits(world.acme.id, now=world.clock.now()) is known
+        assert again.limits._due == {world.acme.id}
+        world.clock.advance(us=IDLE_US)
+        assert again.limits.try_limits(world.acme.id, now=world.clock.now()) is None
+        assert await again.limits.limits(world.acme.id, now=world.clock.now()) is known
+        world.clock.advance(us=STALE_US)
+        assert await again.limits.limits(world.acme.id, now=world.clock.now()) == frozen(known)
+
+
+async def test_what_changed_during_a_restart_is_not_served_from_before() -> None:
+    """The events of the time in between drop what they are about, by tenant and by plan."""
+    for change in (
+        lambda world: world.acme.set_limit("keys", 7),
+        lambda world: world.hub.define_plan(Plan(name="free")),
+    ):
+        world, kept, known = await remembering()
+        world.feed.close()
+        again = Restarted(world, kept)
+        change(world)
+        assert again.feed.pull()
+        assert again.limits.try_limits(world.acme.id, now=world.clock.now()) is None
+        assert await again.limits.limits(world.acme.id, now=world.clock.now()) != known
+
+
+async def test_a_reset_forgets_what_was_kept_over_a_restart() -> None:
+    """Nobody can say what happened in between."""
+    world, kept, _known = await remembering()
+    world.feed.close()
+    again = Restarted(world, kept)
+    world.hub.start_epoch()
+    assert again.feed.pull()
+    assert again.limits.try_limits(world.acme.id, now=world.clock.now()) is None
+
+
+async def test_a_tenant_that_is_gone_is_forgotten_for_good() -> None:
+    """Once the hub has said so, what was kept of it does not come back."""
+    world, kept, known = await remembering()
+    again = Restarted(world, dict(kept))
+    again.limits._floors_now = lambda: None  # as with a hub that tells of no changes
+    told: dict[TenantId, LimitsEntry | None] = {}
+    again.limits._told = told.__setitem__
+    assert again.limits.try_limits(world.acme.id, now=world.clock.now()) is known
+    world.acme.delete()
+    assert await again.limits.refresh() == 1
+    assert again.limits.try_limits(world.acme.id, now=world.clock.now()) is None
+    assert told == {world.acme.id: None}
 
 
 @pytest.mark.parametrize("failure", [HubContractError("two epochs"), KeyError("rates"), TimeoutError("slow")])
@@ -340,11 +476,103 @@ async def test_a_reset_has_everything_fetched_anew() -> None:
     before = await world.ask()
     world.hub.start_epoch()
     world.feed.pull()
-    world.clock.advance(30)
     assert await world.ask() is before
     await world.limits.refresh()
     assert world.known() is not before
     assert world.limits._entries[world.acme.id].epoch == world.feed.floors.epoch
+
+
+async def test_what_is_from_before_a_reset_does_not_serve_beyond_its_spread() -> None:
+    """Whoever was not asked about in time is asked about before it serves: nobody told what changed in between."""
+    world = await World().opened()
+    before = await world.ask()
+    world.hub.start_epoch()
+    world.feed.pull()
+    world.clock.advance(10)
+    assert world.known() is None
+    with world.hub.outage():  # where the hub cannot tell, it serves on like any entry
+        assert await world.ask() is before
+    world.clock.advance(2)
+    assert await world.ask() is not before
+
+
+async def test_a_reset_forgets_what_is_written_down() -> None:
+    """Or the process after this one would go on from behind the reset, and believe what was from before it."""
+    world, kept, _known = await remembering()
+    world.hub.start_epoch()
+    world.feed.pull()
+    assert kept == {world.acme.id: None}
+
+
+async def test_a_plan_that_changes_before_anybody_asked_is_no_longer_written_down() -> None:
+    """A second restart finds nothing of the tenant, whom no event named and nobody asked for in the first."""
+    world, kept, _known = await remembering()
+    world.feed.close()
+    again = Restarted(world, dict(kept))
+    again.limits.recall(kept.get, revision=world.hub.service.revision, tenants=list(kept))
+    again.limits._told = kept.__setitem__
+    world.hub.define_plan(Plan(name="pro"))
+    assert again.feed.pull()
+    assert kept[world.acme.id] is not None
+    world.hub.define_plan(Plan(name="free"))
+    assert again.feed.pull()
+    assert kept == {world.acme.id: None}
+
+
+async def test_what_gives_way_is_no_longer_written_down() -> None:
+    """Of what is not kept no change is noted, so it must not come back after a restart."""
+    world = await World(max_tenants=1).opened()
+    kept: dict[TenantId, LimitsEntry | None] = {}
+    world.limits._told = kept.__setitem__
+    await world.ask()
+    other = world.hub.add_tenant("other", plan="free")
+    await world.limits.limits(other.id, now=world.clock.now())
+    assert {tenant: entry is not None for tenant, entry in kept.items()} == {world.acme.id: False, other.id: True}
+
+
+async def test_a_waiter_looks_again_at_what_was_heard_since_its_answer_came() -> None:
+    """A change that is heard of between the answer and the waking of its waiters has the hub asked once more."""
+    world = await World().opened()
+    flight: asyncio.Future[LimitsAnswer] = asyncio.get_running_loop().create_future()
+    old = await world.hub.limits(world.acme.id)
+    world.limits._flights[world.acme.id] = flight
+    waiter = asyncio.create_task(world.keys())
+    await asyncio.sleep(0)
+    flight.set_result(old)
+    del world.limits._flights[world.acme.id]
+    world.acme.set_limit("keys", 7)
+    assert await waiter == 7
+
+
+async def test_an_older_answer_brings_back_no_tenant_that_is_gone() -> None:
+    """ "No such tenant" is an answer like any other: one from before it is not taken in afterwards."""
+    world = await World().opened()
+    world.feed.close()  # so that the deletion is not heard of
+    world.clock.advance(1)
+    old = await world.hub.limits(world.acme.id)
+    world.acme.delete()
+    assert await world.ask() is None
+    assert not world.limits._accepts(world.acme.id, old.limits, old.epoch, old.revision)
+
+
+def test_what_comes_due_meanwhile_goes_along() -> None:
+    """A refresh waits a moment, so that tenants that come due one after the other are one question."""
+    world = World()
+    others = [world.hub.add_tenant(f"other-{number}", plan="free").id for number in range(10)]
+    loop = VirtualLoop(world.clock)
+    try:
+        loop.create_task(world.feed.open())
+        running = loop.create_task(world.limits.run())
+        for tenant in others:
+            loop.advance(GATHER_S / 20)
+            world.limits._ask_for(tenant)
+        loop.advance(GATHER_S)
+        world.hub.assert_calls("limits_batch", 1)
+        assert set(world.limits._entries) == set(others)
+        running.cancel()
+        loop.rest()
+    finally:
+        loop.close()
 
 
 async def test_batches_are_no_larger_than_the_wire_allows() -> None:

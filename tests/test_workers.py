@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -181,13 +180,10 @@ def test_under_uvicorn(tmp_path: Path, options: list[str], allow: bool, refused:
     """Two workers are refused with the remedy unless that is wanted; the reloader's one child is no second worker."""
     pytest.importorskip("uvicorn")
     (tmp_path / "served.py").write_text(APP.format(allow=allow))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     log = tmp_path / "log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "served:app", "--port", str(port), *options],
+            [sys.executable, "-m", "uvicorn", "served:app", "--port", "0", *options],
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=tmp_path,

@@ -1,8 +1,9 @@
 """How much the suite draws: the fast tier, or the deep one.
 
-One variable, ``HIVETENANCY_TIER``, chooses (``fast`` where it is not set). A tier never adds or drops a test:
+One variable, ``HIVETENANCY_TIER``, chooses (``fast`` where it is not set). A tier adds no test of our own code:
 the same tests run in both, and the deep one draws more examples, longer walks and more threads. So a test
-that passes in the fast tier has no code of its own that only the deep tier reaches.
+that passes in the fast tier has no code of its own that only the deep tier reaches. The one exception compiles
+a program in another language (`tests/interop`), which takes longer than the whole fast tier.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from cachetools import TLRUCache
 
@@ -63,6 +64,12 @@ BATCH: Final = 1000
 
 RETRY_US: Final = SECOND_US
 """After a failed look-up no request starts another one for this long."""
+
+GATHER_S: Final = 2.0
+"""How long what comes due after a refresh waits for others to go along: a key has nine left then."""
+
+FEED_BOUND_US: Final = 2 * SECOND_US
+"""How long a revocation takes while the feed is healthy: a second for the hub to deliver it, one for the poll."""
 
 _EVIDENCE_US = 5 * SECOND_US  # how long a failed look-up proves that the hub is out of reach
 _EPOCH_SPREAD_SECONDS = 2  # without a feed nobody says over how long to verify everything again
@@ -193,9 +200,12 @@ class CachedAccessKeys:
             the key as the hub describes it. The wire has no word for surfaces, so this is where a key becomes `MCP`.
         max_keys: How many keys are kept; those that were asked about longest ago give way.
         max_negative: How many refusals are kept, apart from the keys: a flood of forged keys evicts no good one.
-        max_flights: How many look-ups may be under way; a call beyond that cannot be answered.
+        max_flights: How many look-ups may be under way at once; others wait for their turn, up to the deadline.
+        max_waiting: How many may wait; a call beyond that cannot be answered.
         deadline_us: How long one look-up may take, both of its questions together.
         sleep: Pauses background work, in seconds.
+        kept: Called with each digest that is accepted from now on, and ``True``, or that is not any more, and
+            ``False``.
 
     Raises:
         ConfigurationError: A size is below 1, or the deadline is no shorter than the shortest window.
@@ -220,11 +230,15 @@ class CachedAccessKeys:
         max_keys: int = 100_000,
         max_negative: int = 4096,
         max_flights: int = 64,
+        max_waiting: int = 10_000,
         deadline_us: int = 2 * SECOND_US,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        kept: Callable[[bytes, bool], None] | None = None,
     ) -> None:
         self.freshness = freshness or Freshness()
         _check_sizes(self.freshness, max_keys, max_negative, max_flights, deadline_us)
+        if max_waiting < 0:
+            raise ConfigurationError(f"max_waiting must be at least 0, got {max_waiting}")
         self._source = source
         self._functions = functions
         self._feed = feed
@@ -233,8 +247,12 @@ class CachedAccessKeys:
         self._confine = confine
         self._max_keys = max_keys
         self._max_flights = max_flights
+        self._max_look_ups = max_flights + max_waiting
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._deadline = deadline_us / SECOND_US
         self._sleep = sleep
+        self._kept = kept
+        self._recalled: dict[bytes, None] = {}
         self._fresh_us = self.freshness.fresh_us
         self._quiet_us = self._fresh_us * self.freshness.refresh_percent // 100
         self._floors = feed.floors if feed is not None else Floors()
@@ -421,10 +439,11 @@ class CachedAccessKeys:
         name = (id(loop), known)
         flight = self._flights.get(name)
         if flight is None or flight.done():
-            if len(self._flights) >= self._max_flights:
-                raise HubUnavailableError("too many look-ups of access keys at once", retry_after_us=RETRY_US)
+            if len(self._flights) >= self._max_look_ups:
+                raise _crowded()
             # A context of its own: the look-up is nobody's request, and outlives the one that started it.
-            flight = loop.create_task(self._fly(name, credential), context=Context())
+            flight = loop.create_task(self._take_turn(loop, name, credential), context=Context())
+            flight.add_done_callback(_seen)
             self._flights[name] = flight
         try:
             await asyncio.shield(flight)
@@ -434,8 +453,29 @@ class CachedAccessKeys:
                 raise HubUnavailableError("access keys are no longer looked up here: stopped") from None
             raise
 
-    async def _fly(self, name: tuple[int, bytes], credential: bytes | None) -> None:
-        known = name[1]
+    async def _take_turn(
+        self, loop: asyncio.AbstractEventLoop, name: tuple[int, bytes], credential: bytes | None
+    ) -> None:
+        """Look up once fewer than `max_flights` others do.
+
+        A flood of unknown keys makes others wait, and is no sign that the hub is out of reach: nothing is served stale
+        because of it.
+        """
+        turn = self._turns.setdefault(loop, asyncio.Semaphore(self._max_flights))
+        try:
+            try:
+                async with asyncio.timeout(self._deadline):
+                    await turn.acquire()
+            except TimeoutError:
+                raise _crowded() from None
+            try:
+                await self._fly(name[1], credential)
+            finally:
+                turn.release()
+        finally:
+            del self._flights[name]
+
+    async def _fly(self, known: bytes, credential: bytes | None) -> None:
         try:
             async with asyncio.timeout(self._deadline):
                 await self._open_feed()
@@ -444,8 +484,6 @@ class CachedAccessKeys:
             self._away(error)
         except Exception as error:  # noqa: BLE001 - a source is foreign code: whatever it raises means "cannot tell"
             self._unusable([known], error)
-        finally:
-            del self._flights[name]
 
     async def _open_feed(self) -> None:
         if self._feed is not None and not self._feed.opened:
@@ -528,7 +566,7 @@ class CachedAccessKeys:
     def _store(self, known: bytes, state: KeyState, stamp: _Stamp) -> bool:
         """Store one answer if it may be; return whether it was. Nothing can come between the question and the act."""
         with self._lock:
-            if self._feed is None and stamp.epoch > self._floors.epoch:
+            if (self._feed is None or self._feed.silent) and stamp.epoch > self._floors.epoch:
                 self._begin_epoch(stamp)
             floors = self._floors
             if not floors.accepts(stamp.epoch, stamp.revision, state.key_id, state.tenant_id, digest_prefix(known)):
@@ -562,9 +600,9 @@ class CachedAccessKeys:
             reason = Reason.KEY_NOT_YET_VALID
         elif self._environment is not None and state.environment is not self._environment:
             reason = Reason.WRONG_ENVIRONMENT
-        elif state.networks or state.resources is not None:
+        elif state.networks or state.resources is not None or state.unknown_restrictions:
             reason = Reason.UNSUPPORTED_RESTRICTION
-            self._warn(state.key_id, "is confined to networks or resources, which cannot be enforced here: refused")
+            self._warn(state.key_id, f"is confined in a way that cannot be enforced here ({_confines(state)}): refused")
         return Refusal(reason=reason, tenant=state.tenant_id, key_id=state.key_id) if reason is not None else None
 
     def _principal(self, known: bytes, record: KeyRecord, stamp: _Stamp) -> Principal:
@@ -603,6 +641,9 @@ class CachedAccessKeys:
         self._entries_epoch = stamp.epoch
         self._by_key.add(principal.key_id, known)
         self._by_tenant.add(principal.tenant_id, known)
+        self._recalled.pop(known, None)
+        if self._kept is not None:
+            self._kept(known, True)
         if len(self) > self._max_keys:
             # Several at once: finding the first of a dict whose front was emptied costs a walk.
             crowd = min(64, max(1, self._max_keys // 8))
@@ -610,6 +651,9 @@ class CachedAccessKeys:
                 self._remove(over)
 
     def _refuse(self, known: bytes, refusal: Refusal, state: KeyState, stamp: _Stamp) -> None:
+        if self._kept is not None and (known in self._entries or known in self._clipped or known in self._recalled):
+            self._kept(known, False)
+        self._recalled.pop(known, None)
         self._remove(known)
         until = stamp.sent_us + self.freshness.negative_us
         if state.not_before_us is not None:
@@ -697,15 +741,48 @@ class CachedAccessKeys:
 
     # --- in the background -----------------------------------------------------------------------------------------
 
+    def recall(self, digests: Iterable[bytes]) -> None:
+        """Have keys that an earlier process knew verified by `run`, in batches. None counts before it was."""
+        with self._lock:
+            self._recalled.update(dict.fromkeys(islice(digests, self._max_keys)))
+
+    @property
+    def recalled(self) -> int:
+        """How many keys of an earlier process are still to be verified."""
+        return len(self._recalled)
+
+    async def _verify_recalled(self) -> None:
+        while self._recalled:
+            with self._lock:
+                batch = [known for known in islice(self._recalled, BATCH) if known not in self._entries]
+                for known in list(islice(self._recalled, BATCH)):
+                    del self._recalled[known]
+            if batch and not await self._ask_batch(batch):
+                self._recalled.update(dict.fromkeys(batch))
+                await self._sleep(RETRY_US / SECOND_US * random.uniform(0.5, 1.5))
+
+    def bound_us(self, effect: Effect, *, now: Instant | None = None) -> int:
+        """Return how long a key that is revoked now may still be accepted for *effect*, in microseconds.
+
+        The three bounds of architecture decision 7: the feed is healthy; it is not, and the hub answers; nothing does.
+        """
+        at = (now or self._clock.now())[0]
+        if self._feed_healthy(at):
+            return FEED_BOUND_US
+        fresh = self.freshness.admin_us if effect == _ADMIN else self._fresh_us
+        return fresh + (self.freshness.stale_us(effect) if self._hub_is_away(at) else 0)
+
     async def run(self) -> None:
         """Own the background work until cancelled, and end it then, look-ups under way included.
 
         Not needed in a single loop, where whoever asks starts what is due. With it, threads without a loop have their
         keys refreshed ahead of need as well.
         """
-        self._loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        if self._recalled:
+            self._spawn(loop, self._verify_recalled)
         try:
-            await self._loop.create_future()
+            await loop.create_future()
         finally:
             self._loop = None
             await self._end()
@@ -756,7 +833,7 @@ class CachedAccessKeys:
         return task
 
     async def _refresh_due(self) -> None:
-        """Ask about whatever is due, in batches, until nothing is; during an outage about once a second."""
+        """Ask about whatever is due, in batches, until nothing is; about once a second, so that many go together."""
         await self._sleep(0)  # whatever else comes due in this turn of the loop goes along
         while True:
             with self._lock:
@@ -770,6 +847,8 @@ class CachedAccessKeys:
             if not await self._ask_batch(batch):
                 self._due.update(dict.fromkeys(batch))
                 await self._sleep(RETRY_US / SECOND_US * random.uniform(0.5, 1.0))
+            else:
+                await self._sleep(GATHER_S)
 
     def _usable(self, known: bytes) -> bool:
         """Say whether any effect could still be served from this entry."""
@@ -830,8 +909,26 @@ def _kind(error: BaseException) -> str:
     return type(error).__name__
 
 
+def _crowded() -> HubUnavailableError:
+    return HubUnavailableError("too many look-ups of access keys at once", retry_after_us=RETRY_US)
+
+
+def _seen(flight: asyncio.Task[None]) -> None:
+    """Take note of how a look-up ended, since everybody who waited for it may have gone."""
+    if not flight.cancelled():
+        flight.exception()
+
+
 def _cannot_tell(wait_us: int) -> NoReturn:
     raise HubUnavailableError("the hub cannot be asked about this access key", retry_after_us=max(wait_us, 1))
+
+
+def _confines(key: KeyRecord) -> str:
+    """Name what confines a key."""
+    known = [name for name, rules in (("networks", key.networks), ("resources", key.resources)) if rules]
+    if key.resources is not None and not key.resources:
+        known.append("resources")
+    return ", ".join([*known, *key.unknown_restrictions])[:200]
 
 
 def _check_count(states: tuple[KeyState, ...], expected: int) -> None:

@@ -62,6 +62,7 @@ class Feed:
         clock: Tells when a poll completed.
         wait_seconds: How long a poll waits for something to happen, 0-25.
         sleep: Pauses between polls, in seconds.
+        moved: Called with epoch, cursor and revision whenever all of a batch has been applied and the cursor moved.
 
     Raises:
         ConfigurationError: *wait_seconds* is out of range.
@@ -79,6 +80,7 @@ class Feed:
         clock: Clock | None = None,
         wait_seconds: int = 2,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        moved: Callable[[int, str, int], None] | None = None,
     ) -> None:
         if not 0 <= wait_seconds <= MAX_WAIT_SECONDS:
             raise ConfigurationError(f"wait_seconds must be 0 to {MAX_WAIT_SECONDS}, got {wait_seconds}")
@@ -89,6 +91,7 @@ class Feed:
         self._wait_seconds = wait_seconds
         self._healthy_us = wait_seconds * SECOND_US + HEALTHY_MARGIN_US
         self._sleep = sleep
+        self._moved = moved
         self._cursor: str | None = None
         self._completed_us: int | None = None
         self._listeners: list[Listener] = []
@@ -110,6 +113,20 @@ class Feed:
     def opened(self) -> bool:
         """Whether the hub answered once. Nothing may be fetched and kept before."""
         return self.floors.opened
+
+    @property
+    def silent(self) -> bool:
+        """Whether the hub has said that it tells of no changes. Then age alone counts, and nothing is waited for."""
+        return not getattr(self._changes, "offers_changes", True)
+
+    def resume(self, epoch: int, cursor: str, revision: int) -> None:
+        """Go on where an earlier process stopped, if nothing was heard yet. What it kept stays good for that long.
+
+        What happened since is told by the next poll, or it says ``reset``, and everything is verified again.
+        """
+        if not self.opened:
+            self.floors.reset(epoch, revision)
+            self._cursor = cursor
 
     def healthy(self, now: Instant) -> bool:
         """Say whether a poll completed within ``wait_seconds + 3`` seconds before *now*."""
@@ -144,7 +161,7 @@ class Feed:
         Raises:
             HubUnavailableError: No answer; nothing may be fetched and kept yet.
         """
-        if self.opened or self.pull():
+        if self.opened or self.silent or self.pull():
             return
         loop = asyncio.get_running_loop()
         if self._opening is None or self._opening.done() or self._opening.get_loop() is not loop:
@@ -191,6 +208,9 @@ class Feed:
         """
         backoff = _FIRST_BACKOFF
         while True:
+            if self.silent:
+                await self._sleep(_IDLE_PAUSE)
+                continue
             before, began = self._cursor, asyncio.get_running_loop().time()
             if self._signals is not None:
                 self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
@@ -241,10 +261,14 @@ class Feed:
                 for listener in self._listeners:
                     listener.on_event(event)
             if self._cursor == asked:  # another poll that was quicker has moved it further
-                self._cursor = batch.cursor
+                self._cursor, moved = batch.cursor, self._moved
+            else:
+                moved = None  # its revision does not belong to the cursor that stands
             self._brought = bool(batch.events)
             self._completed_us = self._clock.now()[0]
             self.last_error = None
+            if moved is not None:
+                moved(floors.epoch, batch.cursor, batch.revision)
         return True
 
     def _failed(self, why: str) -> bool:

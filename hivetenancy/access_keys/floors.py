@@ -112,6 +112,10 @@ class Floors:
         """
         self._raise(self._ids, key_id, revision)
 
+    def learn_limits(self, tenant: TenantId, revision: int) -> None:
+        """Raise the floor of a tenant's limits to *revision*, at which an answer said that there is no such tenant."""
+        self._raise(self._limits, tenant, revision)
+
     def needed(self, *ids: str | None) -> int:
         """Return the lowest revision at which an answer about all of *ids* counts: key, tenant, digest prefix."""
         lowest = self.floor_all

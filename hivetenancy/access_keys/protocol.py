@@ -116,3 +116,11 @@ class Forgets(Protocol):
     def forget(self, *, key_id: KeyId | None = None, tenant_id: TenantId | None = None) -> None:
         """Drop the entries of a key, of a tenant, or with neither all."""
         ...
+
+
+class StatesBound(Protocol):
+    """Optional ability: say how late a revocation can be noticed at this moment."""
+
+    def bound_us(self, effect: Effect, *, now: Instant | None = None) -> int:
+        """Return how long a key that is revoked now may still be accepted for *effect*, in microseconds."""
+        ...

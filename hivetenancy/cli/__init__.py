@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "Watch a multi-tenant key-value server serve, limit, refuse and settle real clients.",
+    "config": "Check an operator's settings, show where each comes from, or print their schema.",
+    "hub": "Serve a fake HiveHub for tests, print the document of its wire, or check the hub of the settings.",
     "bench": "Measure what tenancy costs on this machine.",
 }
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hivetenancy.testing.hub import FakeHiveHub, FakeTenant
 
-    from .demo_steps import Outcome
+    from .demo_table import Outcome
 
 SERVED = (("writer", ("read", "write", "delete")), ("reader", ("read",)))
 """The keys that each tenant of ``--serve`` gets, by name, with their wire permissions."""

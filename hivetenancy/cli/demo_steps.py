@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import httpx
 
@@ -16,6 +13,8 @@ from hivetenancy.errors import HubUnavailableError
 from hivetenancy.plans import Plan, RatePolicy, quota_limit
 from hivetenancy.testing.hub import FakeHiveHub, FakeTenant
 
+from .demo_hub import HubProcessRun
+from .demo_table import Outcome, Table, UsageRow, bearer
 from .kv_server import KeyValueServer
 from .serving import serving
 
@@ -40,73 +39,22 @@ _SLOW = Plan(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step: what was expected, what came, and how long the server took, in milliseconds."""
-
-    step: str
-    expected: str
-    got: str
-    ms: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether what came is what was expected."""
-        return self.got == self.expected
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageRow:
-    """What a tenant's clients did, and what the hub was told of it."""
-
-    tenant: str
-    dimension: str
-    done: int
-    reported: int
-
-
-@dataclass(slots=True)
-class Outcome:
-    """Everything that the run showed."""
-
-    steps: list[Step] = field(default_factory=list)
-    usage: list[UsageRow] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every step and every figure of usage is as expected."""
-        return (
-            bool(self.steps)
-            and all(step.ok for step in self.steps)
-            and bool(self.usage)
-            and all(row.done == row.reported for row in self.usage)
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the run as one JSON object."""
-        return {
-            "ok": self.ok,
-            "steps": [asdict(step) for step in self.steps],
-            "usage": [asdict(row) for row in self.usage],
-        }
-
-
 async def drive(show: Callable[[str], None]) -> Outcome:
     """Run all steps against a server of its own, showing each as a line of a table, and return what came of them."""
+    table = Table(show)
+    table.head()
     hub = FakeHiveHub(plans={plan.name: plan for plan in (_SMALL, _SLOW)})
     tenancy = Tenancy.embedded(hub, allow_workers=True)
     async with serving(tenancy.asgi(KeyValueServer().app())) as url, httpx.AsyncClient(base_url=url) as http:
-        run = _Run(hub, tenancy, http, show)
-        await run.all()
-    return run.outcome
+        await _Run(hub, tenancy, http, table).all()
+    await HubProcessRun(table).all()
+    return table.outcome
 
 
 class _Run:
-    def __init__(
-        self, hub: FakeHiveHub, tenancy: ClusterTenancy, http: httpx.AsyncClient, show: Callable[[str], None]
-    ) -> None:
-        self.hub, self.tenancy, self.http, self.show = hub, tenancy, http, show
-        self.outcome = Outcome()
+    def __init__(self, hub: FakeHiveHub, tenancy: ClusterTenancy, http: httpx.AsyncClient, table: Table) -> None:
+        self.hub, self.tenancy, self.http = hub, tenancy, http
+        self.outcome, self.expect, self.note = table.outcome, table.expect, table.note
         self.acme = hub.add_tenant("acme", plan="small")
         self.globex = hub.add_tenant("globex", plan="small")
         self.initech = hub.add_tenant("initech", plan="slow")
@@ -119,7 +67,6 @@ class _Run:
 
     async def all(self) -> None:
         """Run the steps in their order."""
-        self.show(f"{'step':52} {'expected':30} {'got':30} {'ms':>7}")
         await self.keys_and_names()
         await self.permissions_and_payload()
         await self.storage()
@@ -211,63 +158,25 @@ class _Run:
     async def put(self, tenant: str | None, key: str, name: str, body: bytes) -> httpx.Response:
         """Write, and remember what it should be charged."""
         self.count(tenant, operations=1, storage_bytes=len(body), keys=1)
-        return await self.http.put(f"/kv/{name}", headers=_bearer(key), content=body)
+        return await self.http.put(f"/kv/{name}", headers=bearer(key), content=body)
 
     async def get(self, tenant: str | None, key: str, name: str) -> httpx.Response:
         """Read."""
         self.count(tenant, operations=1)
-        return await self.http.get(f"/kv/{name}", headers=_bearer(key))
+        return await self.http.get(f"/kv/{name}", headers=bearer(key))
 
     async def delete(self, tenant: str | None, key: str, name: str, size: int) -> httpx.Response:
         """Delete, and remember what it should be credited."""
         self.count(tenant, operations=1, storage_bytes=-size, keys=-1)
-        return await self.http.delete(f"/kv/{name}", headers=_bearer(key))
+        return await self.http.delete(f"/kv/{name}", headers=bearer(key))
 
     async def list(self, tenant: str | None, key: str) -> httpx.Response:
         """List."""
         self.count(tenant, operations=1, searches=1)
-        return await self.http.get("/kv", headers=_bearer(key))
+        return await self.http.get("/kv", headers=bearer(key))
 
     def count(self, tenant: str | None, **amounts: int) -> None:
         """Remember what a success should come to."""
         if tenant is not None:
             for dimension, amount in amounts.items():
                 self.done[tenant, dimension] = self.done.get((tenant, dimension), 0) + amount
-
-    # --- the table ---
-
-    async def expect(
-        self, step: str, expected: str, call: Any, *, body: bool = False, code: bool = False
-    ) -> httpx.Response:
-        """Make *call*, and enter whether its status (with its body, or its code) is what was expected."""
-        began = time.perf_counter()
-        response: httpx.Response = await call
-        ms = (time.perf_counter() - began) * 1000
-        got = str(response.status_code)
-        if body:
-            got += f" {response.text}"
-        elif code:
-            got += f" {_code(response)}"
-        self.enter(Step(step=step, expected=expected, got=got, ms=round(ms, 2)))
-        return response
-
-    def note(self, step: str, expected: str, got: str) -> None:
-        """Enter something that is no call of its own."""
-        self.enter(Step(step=step, expected=expected, got=got, ms=0.0))
-
-    def enter(self, step: Step) -> None:
-        """Add a line to the table."""
-        self.outcome.steps.append(step)
-        mark = "" if step.ok else "   <-- not as expected"
-        self.show(f"{step.step:52} {step.expected:30} {step.got:30} {step.ms:7.2f}{mark}")
-
-
-def _bearer(key: str) -> Mapping[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def _code(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["code"])
-    except (ValueError, KeyError):
-        return "without a code"

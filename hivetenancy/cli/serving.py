@@ -19,22 +19,25 @@ class NotServingError(RuntimeError):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, port: int = 0) -> AsyncIterator[str]:
+async def serving(app: Any, port: int = 0, *, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """Serve *app* on a loopback port while the block is open, and give its URL once it accepts.
+
+    *host* is a loopback address, of IPv4 or IPv6.
 
     Raises:
         NotServingError: The port is taken or not allowed, or the application does not start.
     """
     # The protocol is named because asyncio turns Nagle's algorithm off only where it reads TCP there; without that each
     # small answer waits 40 ms for the client's delayed acknowledgement.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
+        listener.bind((host, port))
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise NotServingError(f"port {port} of 127.0.0.1 cannot be used ({error.strerror})") from error
+        raise NotServingError(f"port {port} of {host} cannot be used ({error.strerror})") from error
     config = uvicorn.Config(app, log_level="error", lifespan="on", access_log=False)
     accepting = asyncio.Event()
 
@@ -61,7 +64,7 @@ async def serving(app: Any, port: int = 0) -> AsyncIterator[str]:
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         if not server.started:
             raise NotServingError("the server did not start; its log says why")
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     finally:
         ready.cancel()
         server.should_exit = True

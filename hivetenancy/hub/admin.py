@@ -1,31 +1,35 @@
-"""What can be changed at a control plane in memory: tenants, plans, limits and keys.
+"""What can be changed about the keys of a control plane in memory: those of its users, and those of services.
 
-Every change goes through `HubAdministration._changed`: under one lock the state is replaced and the change logged,
-which gives it its revision; after the lock, whoever waits for changes is told. One lock is enough: a control plane is
-asked when something is not in memory yet, never once a request.
+Each change is a transaction of `hivetenancy.hub.accounts.HubAccounts`.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from types import MappingProxyType
 from typing import Final, Literal
-from uuid import UUID, uuid4
 
 from hivetenancy.access_keys.format import digest, digest_prefix
-from hivetenancy.clock import Clock, SystemClock
+from hivetenancy.clock import SECOND_US
 from hivetenancy.errors import ConfigurationError
-from hivetenancy.ids import Dimension, Environment, KeyId, Permission, TenantId
-from hivetenancy.plans import ANY_RESOURCE, MAX_AMOUNT, Plan, Policy, QuotaKind, QuotaLimit, RateLimits
+from hivetenancy.ids import Environment, KeyId, Permission, TenantId
+from hivetenancy.plans import MAX_AMOUNT
 from hivetenancy.sources import ChangeType, TenantStatus
 
-from .bell import Bell
-from .feed import ChangeLog
+from .accounts import HubAccounts
+from .credentials import (
+    ALL_SCOPES,
+    MintedServiceKey,
+    ServiceIdentity,
+    ServiceKey,
+    ServiceSecret,
+    checked_scopes,
+    checked_secret,
+    find_identity,
+    mint_service_secret,
+    service_digest,
+)
 from .keys import (
     MAX_OVERLAP_SECONDS,
     Key,
@@ -34,12 +38,8 @@ from .keys import (
     checked_networks,
     checked_permissions,
     checked_rules,
-    mint,
+    checked_service,
 )
-from .plans import DEFAULT_PLANS
-from .state import HubState, TenantRecord
-
-_logger = logging.getLogger("hivetenancy.hub")
 
 
 class Unchanged(Enum):
@@ -74,284 +74,8 @@ class MintedKey:
     revision: int
 
 
-class HubAdministration:
-    """The changes of a control plane in memory.
-
-    `hivetenancy.hub.service.HubService` adds its answers, and says what the arguments are.
-    """
-
-    def __init__(
-        self,
-        *,
-        clock: Clock | None = None,
-        plans: Iterable[Plan] | Mapping[str, Plan] = (),
-        environment: Environment = Environment.TEST,
-        authority: str = "local",
-        keep_events: int = 100_000,
-        spread_seconds: int = 10,
-        new_id: Callable[[], UUID] = uuid4,
-        mint_secret: Callable[[KeyId, Environment], str] = mint,
-    ) -> None:
-        self._clock = SystemClock() if clock is None else clock
-        self._environment = environment
-        self._authority = authority
-        self._new_id = new_id
-        self._mint = mint_secret
-        self._hub_id = str(new_id())
-        self._lock = threading.Lock()
-        self._state = HubState(_by_name(plans))
-        self._log = ChangeLog(self._hub_id.replace("-", ""), at_most=keep_events, spread_seconds=spread_seconds)
-        self._bell = Bell()
-        self._subscribers: dict[object, Callable[[], None]] = {}
-
-    def __repr__(self) -> str:
-        tenants, keys = len(self._state.tenants), len(self._state.keys)
-        return f"<{type(self).__name__} {self._authority}: {tenants} tenants, {keys} keys, revision {self.revision}>"
-
-    @property
-    def hub_id(self) -> str:
-        """Which hub this is: random, made with it and lost with it."""
-        return self._hub_id
-
-    @property
-    def authority(self) -> str:
-        """What this hub says it is."""
-        return self._authority
-
-    @property
-    def clock(self) -> Clock:
-        """The hub's clock."""
-        return self._clock
-
-    @property
-    def epoch(self) -> int:
-        """The present epoch."""
-        return self._log.epoch
-
-    @property
-    def revision(self) -> int:
-        """The revision of the latest change."""
-        return self._log.revision
-
-    def _now_us(self) -> int:
-        return self._clock.now()[1]
-
-    @contextmanager
-    def _changed(self) -> Iterator[HubState]:
-        """Hold the lock for a change, and tell about it afterwards if there was one."""
-        with self._lock:
-            before = (self._log.epoch, self._log.revision)
-            yield self._state
-            changed = before != (self._log.epoch, self._log.revision)
-        if changed:
-            self.wake()
-
-    def wake(self) -> None:
-        """End every waiting poll with what there is, and call every subscriber.
-
-        Done after each change. A subscriber that raises is logged and does not keep the others, or the maker of the
-        change, from going on: the change is made.
-        """
-        self._bell.ring()
-        with self._lock:
-            subscribers = list(self._subscribers.values())
-        for subscriber in subscribers:
-            try:
-                subscriber()
-            except Exception:
-                _logger.exception("a subscriber to changes raised")
-
-    def start_epoch(self) -> int:
-        """Begin a larger epoch, as after a restore from a backup, and return it.
-
-        To be called whenever acknowledged history may have been lost: every cursor is reset, and clients verify again
-        what they keep.
-        """
-        with self._changed():
-            return self._log.start_epoch()
-
-    # --- tenants -----------------------------------------------------------------------------------------------------
-
-    def add_tenant(self, name: str, *, plan: str) -> TenantId:
-        """Create a tenant and return its id, a random UUID; *name* is for people and need not be unique.
-
-        Raises:
-            ConfigurationError: There is no such plan, or *name* is no printable text of 1-255 bytes.
-        """
-        checked_name("a tenant's name", name)
-        with self._changed() as state:
-            self._plan(plan)
-            tenant = TenantId(str(self._new_id()))
-            state.tenants[tenant] = TenantRecord(tenant_id=tenant, name=name, plan=plan)
-            self._log.append(ChangeType.USER_CHANGED, self._now_us(), tenant_id=tenant)
-        return tenant
-
-    def tenant(self, tenant: TenantId) -> TenantRecord:
-        """Return what is known of *tenant*.
-
-        Raises:
-            ConfigurationError: There is no such tenant.
-        """
-        with self._lock:
-            return self._tenant(tenant)
-
-    def tenants(self) -> tuple[TenantRecord, ...]:
-        """Return all tenants, oldest first."""
-        with self._lock:
-            return tuple(self._state.tenants.values())
-
-    def suspend(self, tenant: TenantId) -> int:
-        """Suspend *tenant*: none of its keys counts until `resume`. Return the revision; twice changes nothing."""
-        return self._set_status(tenant, TenantStatus.SUSPENDED, ChangeType.USER_SUSPENDED)
-
-    def resume(self, tenant: TenantId) -> int:
-        """End the suspension of *tenant*. Return the revision; a tenant that is active stays as it is.
-
-        Raises:
-            ConfigurationError: There is no such tenant, or its deletion has begun.
-        """
-        return self._set_status(tenant, TenantStatus.ACTIVE, ChangeType.USER_RESUMED)
-
-    def begin_deletion(self, tenant: TenantId) -> int:
-        """Mark *tenant* as being deleted: its keys stop to count, its usage is still taken. Return the revision."""
-        return self._set_status(tenant, TenantStatus.DELETING, ChangeType.USER_DELETING)
-
-    def delete_tenant(self, tenant: TenantId) -> int:
-        """Delete *tenant* with its keys and usage, beginning the deletion if that was not done. Return the revision.
-
-        Its keys are unknown afterwards, and usage that still comes for it is rejected as ``unknown_user``.
-
-        Raises:
-            ConfigurationError: There is no such tenant.
-        """
-        self.begin_deletion(tenant)
-        with self._changed() as state:
-            self._tenant(tenant)
-            state.drop_tenant(tenant)
-            return self._log.append(ChangeType.USER_DELETED, self._now_us(), tenant_id=tenant)
-
-    def _set_status(self, tenant: TenantId, status: TenantStatus, kind: ChangeType) -> int:
-        with self._changed() as state:
-            record = self._tenant(tenant)
-            if record.status is status:
-                return self._log.revision
-            if record.status is TenantStatus.DELETING:
-                raise ConfigurationError(f"tenant {tenant} is being deleted; that cannot be taken back")
-            state.tenants[tenant] = replace(record, status=status)
-            return self._log.append(kind, self._now_us(), tenant_id=tenant)
-
-    def _tenant(self, tenant: TenantId) -> TenantRecord:
-        record = self._state.tenants.get(tenant)
-        if record is None:
-            raise ConfigurationError(f"no tenant has the id {tenant!r}; ids come from add_tenant(), names are no ids")
-        return record
-
-    # --- plans and limits --------------------------------------------------------------------------------------------
-
-    @property
-    def plans(self) -> Mapping[str, Plan]:
-        """The plans as they are now, by name."""
-        with self._lock:
-            return MappingProxyType(dict(self._state.plans))
-
-    def define_plan(self, plan: Plan) -> int:
-        """Add *plan*, or put it in the place of the one of its name, for all tenants on it. Return the revision."""
-        with self._changed() as state:
-            state.plans[plan.name] = plan
-            return self._log.append(ChangeType.PLAN_CHANGED, self._now_us(), plan=plan.name)
-
-    def set_plan(self, tenant: TenantId, plan: str) -> int:
-        """Move *tenant* to *plan*; limits of its own stay. Return the revision.
-
-        Raises:
-            ConfigurationError: There is no such tenant or plan.
-        """
-        with self._changed() as state:
-            record = self._tenant(tenant)
-            self._plan(plan)
-            state.tenants[tenant] = replace(record, plan=plan)
-            return self._log.append(ChangeType.USER_CHANGED, self._now_us(), tenant_id=tenant)
-
-    def set_limit(
-        self, tenant: TenantId, dimension: Dimension, limit: int | None, *, resource: str | None = None
-    ) -> int:
-        """Give *tenant* a quota or static limit of its own. Return the revision.
-
-        Args:
-            tenant: The tenant.
-            dimension: A dimension of its plan, or a canonical one.
-            limit: In the unit of the dimension; ``None``: not limited.
-            resource: For one resource. ``None``: for what the plan limits, which for ``vectors`` is each collection
-                alike.
-
-        Raises:
-            ConfigurationError: There is no such tenant, the dimension is in no plan and not canonical (use `set_quota`,
-                which states its kind), or the limit is no whole number from 0 to 2**53 - 1.
-        """
-        with self._changed() as state:
-            record = self._tenant(tenant)
-            if dimension in self._statics(record):
-                return self._put_static(record, dimension, limit, resource)
-            known = state.what_is(record, dimension, resource)
-            if known is None:
-                raise ConfigurationError(f"no plan declares {dimension!r}; use set_quota(QuotaLimit(...))")
-            if known.kind is QuotaKind.STATIC:
-                return self._put_static(record, dimension, limit, resource)
-            each = resource is None and known.resource == ANY_RESOURCE
-            return self._put_quota(record, replace(known, limit=limit, resource=ANY_RESOURCE if each else resource))
-
-    def set_quota(self, tenant: TenantId, quota: QuotaLimit) -> int:
-        """Give *tenant* the limit *quota* in the place of its plan's for that cell. Return the revision.
-
-        Raises:
-            ConfigurationError: There is no such tenant.
-        """
-        with self._changed():
-            return self._put_quota(self._tenant(tenant), quota)
-
-    def set_rates(self, tenant: TenantId, rates: Iterable[Policy] | None) -> int:
-        """Give *tenant* rate policies of its own; ``None``: those of its plan again. Return the revision.
-
-        Raises:
-            ConfigurationError: There is no such tenant, or two policies have one name.
-        """
-        policies = None if rates is None else RateLimits.of(rates).policies
-        with self._changed():
-            return self._put_tenant(replace(self._tenant(tenant), rates=policies))
-
-    def clear_limits(self, tenant: TenantId) -> int:
-        """Drop every limit and rate of *tenant*'s own, so that its plan alone counts. Return the revision."""
-        with self._changed():
-            record = self._tenant(tenant)
-            return self._put_tenant(
-                TenantRecord(tenant_id=tenant, name=record.name, plan=record.plan, status=record.status)
-            )
-
-    def _statics(self, record: TenantRecord) -> set[Dimension]:
-        return {*self._state.plans[record.plan].statics, *record.statics}
-
-    def _put_static(self, record: TenantRecord, dimension: Dimension, limit: int | None, resource: str | None) -> int:
-        if resource is not None:
-            raise ConfigurationError(f"{dimension} is a static limit, which has no resources")
-        if limit is not None and (type(limit) is not int or not 0 <= limit < MAX_AMOUNT):
-            raise ConfigurationError(f"{dimension} must be a whole number from 0 to 2**53 - 1, got {limit!r}")
-        return self._put_tenant(replace(record, statics=MappingProxyType({**record.statics, dimension: limit})))
-
-    def _put_quota(self, record: TenantRecord, quota: QuotaLimit) -> int:
-        if quota.kind is QuotaKind.STATIC:
-            raise ConfigurationError(f"{quota.dimension} is a static limit; use set_limit()")
-        quotas = {**record.quotas, (quota.dimension, quota.resource): quota}
-        return self._put_tenant(replace(record, quotas=MappingProxyType(quotas)))
-
-    def _put_tenant(self, record: TenantRecord) -> int:
-        self._state.tenants[record.tenant_id] = record
-        return self._log.append(ChangeType.LIMITS_CHANGED, self._now_us(), tenant_id=record.tenant_id)
-
-    def _plan(self, name: str) -> Plan:
-        plan = self._state.plans.get(name)
-        if plan is None:
-            raise ConfigurationError(f"no plan is called {name!r}; there are {', '.join(sorted(self._state.plans))}")
-        return plan
+class HubAdministration(HubAccounts):
+    """The keys of a control plane in memory; `hivetenancy.hub.service.HubService` adds its answers."""
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -367,6 +91,7 @@ class HubAdministration:
         environment: Environment | None = None,
         not_before_us: int | None = None,
         expires_at_us: int | None = None,
+        service: str | None = None,
     ) -> MintedKey:
         """Issue a key; its secret is in the answer and nowhere else.
 
@@ -380,6 +105,7 @@ class HubAdministration:
             environment: ``None``: the hub's.
             not_before_us: Not valid before, in wall microseconds; ``None``: at once.
             expires_at_us: Not valid from then on, in wall microseconds; ``None``: no end.
+            service: The one service it is for, of `hivetenancy.hub.keys.SERVICES`; ``None``: all.
 
         Raises:
             ConfigurationError: There is no such tenant, its deletion has begun, or a value is out of range.
@@ -402,9 +128,10 @@ class HubAdministration:
             created_at_us=now_us,
             not_before_us=not_before_us,
             expires_at_us=expires_at_us,
+            service=checked_service(service),
             versions=(version,),
         )
-        with self._changed() as state:
+        with self.transaction() as state:
             if tenant is not None and self._tenant(tenant).status is TenantStatus.DELETING:
                 raise ConfigurationError(f"tenant {tenant} is being deleted and gets no new keys")
             state.put_key(key)
@@ -433,10 +160,9 @@ class HubAdministration:
             ConfigurationError: There is no such key, it is revoked or expired, its newest version is another, or the
                 overlap is out of range.
         """
-        if type(overlap_seconds) is not int or not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
-            raise ConfigurationError(f"overlap_seconds must be 0 to {MAX_OVERLAP_SECONDS}, got {overlap_seconds!r}")
+        _check_overlap(overlap_seconds)
         now_us = self._now_us()
-        with self._changed() as state:
+        with self.transaction() as state:
             key = self._live_key(key_id, now_us)
             if expected_version is not None and expected_version != key.newest.version:
                 raise ConfigurationError(
@@ -470,7 +196,7 @@ class HubAdministration:
         Raises:
             ConfigurationError: There is no such key, it is revoked, or a value is out of range.
         """
-        with self._changed() as state:
+        with self.transaction() as state:
             key = self._key(key_id)
             if key.revoked_at_us is not None:
                 raise ConfigurationError(f"key {key_id} is revoked; issue another one")
@@ -499,7 +225,7 @@ class HubAdministration:
         Raises:
             ConfigurationError: There is no such key.
         """
-        with self._changed() as state:
+        with self.transaction() as state:
             key = self._key(key_id)
             if key.revoked_at_us is not None:
                 return self._log.revision
@@ -556,15 +282,103 @@ class HubAdministration:
             revoked_at_us=key.revoked_at_us if kind is ChangeType.KEY_REVOKED else None,
         )
 
+    # --- service keys ------------------------------------------------------------------------------------------------
 
-def _by_name(plans: Iterable[Plan] | Mapping[str, Plan]) -> dict[str, Plan]:
-    own = list(plans.values() if isinstance(plans, Mapping) else plans)
-    if isinstance(plans, Mapping) and any(name != plan.name for name, plan in plans.items()):
-        raise ConfigurationError("each plan stands under its own name")
-    names = [plan.name for plan in own]
-    if len(set(names)) != len(names):
-        raise ConfigurationError(f"plans need different names, got {names}")
-    return {**DEFAULT_PLANS, **{plan.name: plan for plan in own}}
+    def issue_service_key(
+        self,
+        service: str | None = None,
+        scopes: Iterable[str] = ALL_SCOPES,
+        *,
+        expires_at_us: int | None = None,
+        identity: str | None = None,
+        secret: str | None = None,
+    ) -> MintedServiceKey:
+        """Issue a service key; its secret is in the answer and nowhere else. No change that pollers hear of.
+
+        Args:
+            service: The one service that it speaks for; ``None``: all.
+            scopes: What it may do, of `hivetenancy.hub.credentials.ALL_SCOPES`.
+            expires_at_us: Not valid from then on, in wall microseconds; ``None``: no end.
+            identity: Who its holder is, to whom usage sources and idempotency keys belong: stays the same where a key
+                is issued anew for the same holder. ``None``: the key's id.
+            secret: Take this one instead of a random one, as from a file of the operator's.
+
+        Raises:
+            ConfigurationError: A value is out of range, or the secret is that of another key.
+        """
+        key_id = str(self._new_id())
+        made = mint_service_secret(service) if secret is None else checked_secret(secret)
+        _check_span(None, expires_at_us)
+        key = ServiceKey(
+            key_id=key_id,
+            identity=key_id if identity is None else checked_name("an identity", identity),
+            service=checked_service(service),
+            scopes=checked_scopes(scopes),
+            created_at_us=self._now_us(),
+            expires_at_us=expires_at_us,
+            secrets=(ServiceSecret(digest=service_digest(made)),),
+        )
+        with self.transaction() as state:
+            known = {held.digest for other in state.service_keys.values() for held in other.secrets}
+            if key.secrets[0].digest in known:
+                raise ConfigurationError("that secret is already the secret of a service key")
+            state.service_keys[key_id] = key
+        return MintedServiceKey.of(key, made)
+
+    def rotate_service_key(self, key_id: str, *, overlap_seconds: int = 0) -> MintedServiceKey:
+        """Give a service key a new secret; the one before counts for *overlap_seconds* more, any older one ends now.
+
+        Pollers hear of it (``service_key_rotated``).
+
+        Raises:
+            ConfigurationError: There is no such service key, or the overlap is not 0 to 2,592,000.
+        """
+        _check_overlap(overlap_seconds)
+        with self.transaction() as state:
+            key, now_us = self._service_key(key_id), self._now_us()
+            made = mint_service_secret(key.service)
+            ends = now_us + overlap_seconds * SECOND_US
+            key = key.rotated(service_digest(made), ends_at_us=ends)
+            state.service_keys[key_id] = key
+            self._log.append(ChangeType.SERVICE_KEY_ROTATED, now_us, expires_at_us=ends)
+        return MintedServiceKey.of(key, made)
+
+    def revoke_service_key(self, key_id: str) -> int:
+        """End a service key at once. Return the revision: for pollers, it was rotated and the old one is over.
+
+        Raises:
+            ConfigurationError: There is no such service key.
+        """
+        with self.transaction() as state:
+            self._service_key(key_id)
+            del state.service_keys[key_id]
+            now_us = self._now_us()
+            return self._log.append(ChangeType.SERVICE_KEY_ROTATED, now_us, expires_at_us=now_us)
+
+    def service_keys(self) -> tuple[ServiceKey, ...]:
+        """Return the service keys, oldest first; no secret is in them."""
+        with self._lock:
+            return tuple(self._state.service_keys.values())
+
+    def authenticate(self, secret: str) -> ServiceIdentity | None:
+        """Return who presents the service key *secret*; ``None``: nobody who may speak to this hub.
+
+        How long it takes does not depend on how much of *secret* is right.
+        """
+        now_us = self._now_us()
+        with self._lock:
+            return find_identity(self._state.service_keys.values(), secret, now_us)
+
+    def _service_key(self, key_id: str) -> ServiceKey:
+        key = self._state.service_keys.get(key_id)
+        if key is None:
+            raise ConfigurationError("no service key has that id; ids come from issue_service_key(), a secret is no id")
+        return key
+
+
+def _check_overlap(overlap_seconds: int) -> None:
+    if type(overlap_seconds) is not int or not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
+        raise ConfigurationError(f"overlap_seconds must be 0 to {MAX_OVERLAP_SECONDS}, got {overlap_seconds!r}")
 
 
 def _check_span(not_before_us: int | None, expires_at_us: int | None) -> None:

@@ -56,6 +56,7 @@ class ChangeLog:
         plan: str | None = None,
         digest_prefix: str | None = None,
         revoked_at_us: int | None = None,
+        expires_at_us: int | None = None,
     ) -> int:
         """Give a change its revision and return it."""
         self.revision += 1
@@ -69,6 +70,7 @@ class ChangeLog:
                 plan=plan,
                 digest_prefix=digest_prefix,
                 revoked_at_us=revoked_at_us,
+                expires_at_us=expires_at_us,
             )
         )
         self._trim(at_us)

@@ -25,6 +25,9 @@ SECRET_LENGTH: Final = 43
 MAX_OVERLAP_SECONDS: Final = 2_592_000
 """Thirty days (HiveHub wire 4.8)."""
 
+SERVICES: Final = ("vectorizer", "nexus", "synap", "lesstokens")
+"""The services of HiveHub (HiveHub wire, part 1)."""
+
 MAX_NAME_BYTES: Final = 255
 _MAX_LIST: Final = 1_000
 
@@ -59,7 +62,7 @@ class KeyVersion:
 class Key:
     """One access key with its versions; fields as in `hivetenancy.sources.KeyRecord`.
 
-    ``tenant_id`` is ``None`` for a key that nobody owns.
+    ``tenant_id`` is ``None`` for a key that nobody owns, ``service`` for a key that is for all services.
     """
 
     key_id: KeyId
@@ -73,6 +76,7 @@ class Key:
     created_at_us: int
     not_before_us: int | None
     expires_at_us: int | None
+    service: str | None = None
     revoked_at_us: int | None = None
     versions: tuple[KeyVersion, ...] = field(repr=False, default=())
 
@@ -80,6 +84,18 @@ class Key:
     def newest(self) -> KeyVersion:
         """The version that was minted last."""
         return self.versions[-1]
+
+    def serves(self, service: str | None) -> bool:
+        """Whether the key is there for *service*; ``None`` stands for somebody who serves all."""
+        return service is None or self.service is None or self.service == service
+
+    def ended(self, now_us: int) -> InactiveReason | None:
+        """Why the key as such is over at *now_us*, whichever of its secrets is presented; ``None``: it is not."""
+        if self.revoked_at_us is not None:
+            return InactiveReason.REVOKED
+        if self.expires_at_us is not None and self.expires_at_us <= now_us:
+            return InactiveReason.EXPIRED
+        return None
 
     def state(self, digest: bytes, *, plan: str, suspended: bool, now_us: int) -> KeyState:
         """Say what the secret behind *digest* is worth at *now_us*."""
@@ -163,6 +179,17 @@ def checked_name(what: str, name: str) -> str:
             f"{what} must be 1-{MAX_NAME_BYTES} bytes of printable text without spaces at its ends, got {name!r}"
         )
     return name
+
+
+def checked_service(service: str | None) -> str | None:
+    """Return *service* if it is one, ``None`` standing for all.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if service is None or service in SERVICES:
+        return None if service is None else str(service)
+    raise ConfigurationError(f"services are {', '.join(SERVICES)}, got {service!r}")
 
 
 def checked_permissions(permissions: Iterable[Permission | str]) -> frozenset[Permission]:

@@ -22,14 +22,25 @@ from hivetenancy.sources import (
     RejectCode,
     TenantLimits,
     TenantStatus,
+    UsageKind,
     UsageLine,
 )
 
-from .book import REPORTED, UsageBook, out_of_range
+from .book import UsageBook, out_of_range
+from .credentials import ServiceKey
+from .idempotency import IdempotencyStore
 from .keys import Key
+from .resources import RegisteredCollection, RegisteredResource
 
 USAGE_GRACE_US: Final = HOUR_US
 """How long after its end a period still takes reports (``usage_grace_seconds`` of HiveHub wire 4.1)."""
+
+#: Which lines fit which dimension. Ephemeral gauges are gone before a report could arrive; static limits count nothing.
+_LINES: Final = {
+    QuotaKind.COUNTER: (UsageKind.COUNTER, UsageKind.CORRECTION),
+    QuotaKind.CONTRIBUTION: (UsageKind.CONTRIBUTION, UsageKind.CORRECTION),
+    QuotaKind.LEVEL: (UsageKind.LEVEL,),
+}
 
 _Cell: TypeAlias = tuple[Dimension, str | None]
 _UNKNOWN_KEY: Final = InactiveKey(reason=InactiveReason.UNKNOWN)
@@ -62,6 +73,19 @@ class TenantRecord:
 class HubState:
     """Everything a control plane knows at one revision.
 
+    Attributes:
+        plans: By name.
+        tenants: By id.
+        keys: By id.
+        digests: The key that each secret ever was one of.
+        usage: What was used.
+        last_used: When each key was last introspected, in wall microseconds.
+        collections: What call 6 registered, by id.
+        collection_ids: The ids of those by owner and name.
+        resources: What call 16 registered, by owner, then by type and short name.
+        service_keys: By id.
+        idempotency: Which calls were made under an idempotency key.
+
     Concurrency:
         None of its own: the control plane's lock covers it, or it is a copy that nobody changes.
     """
@@ -71,10 +95,37 @@ class HubState:
     keys: dict[KeyId, Key] = field(default_factory=dict)
     digests: dict[bytes, KeyId] = field(default_factory=dict, repr=False)
     usage: UsageBook = field(default_factory=UsageBook)
+    last_used: dict[KeyId, int] = field(default_factory=dict)
+    collections: dict[str, RegisteredCollection] = field(default_factory=dict)
+    collection_ids: dict[TenantId, dict[str, str]] = field(default_factory=dict)
+    resources: dict[TenantId, dict[tuple[str, str], RegisteredResource]] = field(default_factory=dict)
+    service_keys: dict[str, ServiceKey] = field(default_factory=dict, repr=False)
+    idempotency: IdempotencyStore = field(default_factory=IdempotencyStore, repr=False)
 
     def copy(self) -> HubState:
         """Return the same knowledge, apart from whatever happens next."""
-        return HubState(dict(self.plans), dict(self.tenants), dict(self.keys), dict(self.digests), self.usage.copy())
+        return HubState(
+            plans=dict(self.plans),
+            tenants=dict(self.tenants),
+            keys=dict(self.keys),
+            digests=dict(self.digests),
+            usage=self.usage.copy(),
+            last_used=dict(self.last_used),
+            collections=dict(self.collections),
+            collection_ids={tenant: dict(ids) for tenant, ids in self.collection_ids.items()},
+            resources={tenant: dict(held) for tenant, held in self.resources.items()},
+            service_keys=dict(self.service_keys),
+            idempotency=self.idempotency.copy(),
+        )
+
+    def put_collection(self, held: RegisteredCollection) -> None:
+        """Add *held*, or replace the one of its id."""
+        self.collections[held.collection_id] = held
+        self.collection_ids.setdefault(held.tenant_id, {})[held.name] = held.collection_id
+
+    def put_resource(self, held: RegisteredResource) -> None:
+        """Add *held*, or replace the one of its owner, type and name."""
+        self.resources.setdefault(held.tenant_id, {})[held.resource_type, held.name] = held
 
     def put_key(self, key: Key) -> None:
         """Add *key*, or replace the one of its id."""
@@ -86,18 +137,27 @@ class HubState:
         del self.tenants[tenant]
         for key in [key for key in self.keys.values() if key.tenant_id == tenant]:
             del self.keys[key.key_id]
+            self.last_used.pop(key.key_id, None)
             for version in key.versions:
                 del self.digests[version.digest]
+        for collection_id in self.collection_ids.pop(tenant, {}).values():
+            del self.collections[collection_id]
+        self.resources.pop(tenant, None)
         self.usage.forget(tenant)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
-    def key_state(self, digest: bytes, now_us: int) -> KeyState:
-        """Say what the key behind *digest* is worth."""
+    def key_behind(self, digest: bytes, service: str | None = None) -> Key | None:
+        """The key that *digest* belongs to, if it is one for *service* (``None``: for any)."""
         key_id = self.digests.get(digest)
-        if key_id is None:
+        key = None if key_id is None else self.keys[key_id]
+        return key if key is not None and key.serves(service) else None
+
+    def key_state(self, digest: bytes, now_us: int, service: str | None = None) -> KeyState:
+        """Say what the key behind *digest* is worth to *service*; a key of another one is unknown."""
+        key = self.key_behind(digest, service)
+        if key is None:
             return _UNKNOWN_KEY
-        key = self.keys[key_id]
         owner = self.tenants.get(key.tenant_id) if key.tenant_id is not None else None
         return key.state(
             digest,
@@ -160,6 +220,18 @@ class HubState:
         used, mine = self.usage.total(tenant, limit.dimension, limit.resource, start, own=own)
         return QuotaStanding(limit=limit, used=used, own=mine, period_start_us=start, resets_at_us=end)
 
+    def standing(self, record: TenantRecord, dimension: Dimension, resource: str | None, now_us: int) -> QuotaStanding:
+        """The limit of one cell and how much of it is used; what no plan names has a limit of zero."""
+        limit = self._limit(record, dimension, resource)
+        return self._standing(record.tenant_id, replace(limit, resource=resource), frozenset(), now_us)
+
+    def _limit(self, record: TenantRecord, dimension: Dimension, resource: str | None) -> QuotaLimit:
+        known = self.what_is(record, dimension, resource)
+        if known is None:
+            return QuotaLimit(dimension=dimension, limit=0, kind=QuotaKind.CONTRIBUTION)
+        stated = any((dimension, place) in self.quotas(record) for place in (resource, ANY_RESOURCE, None))
+        return known if stated else replace(known, limit=0)
+
     # --- usage -------------------------------------------------------------------------------------------------------
 
     def what_is(self, record: TenantRecord, dimension: Dimension, resource: str | None = None) -> QuotaLimit | None:
@@ -191,9 +263,7 @@ class HubState:
         spec = self.what_is(record, line.dimension, line.resource)
         if spec is None:
             return RejectCode.UNKNOWN_DIMENSION
-        if line.kind is not spec.kind or spec.kind not in REPORTED:
-            return RejectCode.KIND_MISMATCH
-        if (line.period_start_us is None) != (spec.period is None):
+        if not _fits(line, spec):
             return RejectCode.KIND_MISMATCH
         if out_of_range(line):
             return RejectCode.OUT_OF_RANGE
@@ -206,8 +276,18 @@ def _period(limit: QuotaLimit, now_us: int) -> tuple[int | None, int | None]:
     return bounds(limit.period, now_us, limit.zone)
 
 
+def _fits(line: UsageLine, spec: QuotaLimit) -> bool:
+    """Whether a line is of a kind that the dimension has, with the fields of that kind and no others."""
+    return (
+        line.kind in _LINES.get(spec.kind, ())
+        and (line.period_start_us is None) == (spec.period is None)
+        and (line.term is None) == (line.kind != UsageKind.LEVEL)
+        and (line.reason is None) == (line.kind != UsageKind.CORRECTION)
+    )
+
+
 def _judge_period(line: UsageLine, spec: QuotaLimit, now_us: int) -> RejectCode | None:
-    if line.kind is not QuotaKind.COUNTER or line.period_start_us is None or spec.period is None:
+    if line.period_start_us is None or spec.period is None:
         return None
     if type(line.period_start_us) is not int or line.period_start_us < 0:
         return RejectCode.OUT_OF_RANGE

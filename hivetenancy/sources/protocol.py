@@ -54,6 +54,8 @@ class KeyRecord:
         expires_at_us: Not valid from then on; ``None``: no end.
         current_version: The newest version, larger than *version* while an old secret is in its overlap.
         overlap_until_us: When older versions end; ``None`` outside a rotation.
+        unknown_restrictions: Names of what else the hub says about the key and this version does not know. It may
+            confine the key, so a validator refuses it.
     """
 
     key_id: KeyId
@@ -71,6 +73,7 @@ class KeyRecord:
     expires_at_us: int | None
     current_version: int
     overlap_until_us: int | None
+    unknown_restrictions: tuple[str, ...] = ()
 
     @property
     def ends_at_us(self) -> int | None:
@@ -414,6 +417,19 @@ class LimitsView(Protocol):
 # --- usage -----------------------------------------------------------------------------------------------------------
 
 
+class UsageKind(StrEnum):
+    """How the hub must treat the value of a line (HiveHub wire 4.6)."""
+
+    COUNTER = "counter"
+    """Running total within its period; never falls."""
+    CONTRIBUTION = "contribution"
+    """Signed net of what went through this source; summed over sources, never clamped."""
+    LEVEL = "level"
+    """A measurement; replaced only by one of a higher term, never summed."""
+    CORRECTION = "correction"
+    """Signed running total of what belongs to a period that was closed, booked in the open one, with its reason."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageLine:
     """The running total of one cell in one report (HiveHub wire 4.6).
@@ -422,18 +438,22 @@ class UsageLine:
         tenant_id: The tenant.
         dimension: What was counted.
         resource: Of which resource; ``None``: of the tenant as a whole.
-        kind: How the hub must treat the value: a counter's running total within its period, a contribution's signed
-            net of what went through this source.
+        kind: How the hub must treat the value.
         value: The total, ``abs(value) < 2**53``.
-        period_start_us: Start of the counter's period; ``None`` for a gauge.
+        period_start_us: Start of the period that a counter or a counter's correction is booked in; ``None`` for a
+            gauge.
+        term: For a level: the fencing number of the reporter that measured it.
+        reason: For a correction: why.
     """
 
     tenant_id: TenantId
     dimension: Dimension
     resource: str | None
-    kind: QuotaKind
+    kind: UsageKind
     value: int
     period_start_us: int | None = None
+    term: int | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -458,7 +478,10 @@ class UsageReport:
 
 
 class RejectCode(StrEnum):
-    """Why a line was not applied (HiveHub wire 4.6). The last two are passing, the others permanent."""
+    """Why a line was not applied (HiveHub wire 4.6).
+
+    ``period_not_open`` and ``busy`` are passing, ``other`` is what the hub says it is, the rest is permanent.
+    """
 
     UNKNOWN_USER = "unknown_user"
     UNKNOWN_DIMENSION = "unknown_dimension"
@@ -469,6 +492,8 @@ class RejectCode(StrEnum):
     PERIOD_CLOSED = "period_closed"
     PERIOD_NOT_OPEN = "period_not_open"
     BUSY = "busy"
+    OTHER = "other"
+    """A code that this version does not know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -505,6 +530,46 @@ class UsageSink(Protocol):
             HubUnavailableError: The outcome is unknown; send the very same report again.
             HubContractError: The hub answered outside the wire.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePart:
+    """How one part of a control plane elsewhere is doing.
+
+    Attributes:
+        name: Such as ``hub keys``.
+        ok: Whether it does what it should.
+        why: What is wrong, or in which way it works; never a secret.
+    """
+
+    name: str
+    ok: bool
+    why: str = ""
+
+
+class RemoteHub(Protocol):
+    """Optional ability of a `ControlPlane` that lives elsewhere: it is verified before anything is asked of it."""
+
+    async def open(self) -> None:
+        """Ask the hub what it is, prove the service key, and choose how each question is answered. Again if need be.
+
+        Raises:
+            ConfigurationError: The hub answered, and cannot or must not be used as configured; the message says how.
+            HubUnavailableError: The hub cannot be reached.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Ask now and then whether the hub is what it was, until cancelled; also opens one that was away at start."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections. The hub may be opened again."""
+        ...
+
+    def parts(self) -> tuple[SourcePart, ...]:
+        """Return how each part is doing. Memory only."""
         ...
 
 

@@ -13,9 +13,12 @@ The rules of HiveHub wire 4.6, as they are kept here:
   still held is sent again, from there on. Any other conflict: somebody else writes this source. A new source begins,
   counting from the last acknowledged totals, and there is an alarm.
 - A line that is rejected for good is *parked*: its cell is no longer sent, there is an alarm, the rest moves on. A line
-  that is rejected for the moment comes again in the next round. The wire has ``period_closed`` booked again in the open
-  period as a ``correction``; `QuotaKind` knows no such kind, so it is parked like the others, and the alarm holds
-  the amount for whoever books it.
+  that is rejected for the moment comes again in the next round, even should its total be back at what was acknowledged:
+  a sink that turns totals into other calls may have begun to tell it.
+- A counter whose period the hub has closed is *corrected*: what the hub lacks of it, and whatever is still counted for
+  that period, is booked in the open period, as a total of its own that names the closed one. A correction whose period
+  is closed in its turn moves on to the next; one that is refused for any other reason, or for a period that is open by
+  our clock, is parked.
 
 A counter's cell is dropped when its period has been over for the grace time and its total is acknowledged: until then
 the hub could lose history and ask again. A gauge's cell stays, though its net be zero, for the same reason. Should a
@@ -27,8 +30,8 @@ history goes first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -39,6 +42,7 @@ from hivetenancy.sources import (
     RejectCode,
     RejectedLine,
     SourceConflict,
+    UsageKind,
     UsageLine,
     UsageReply,
     UsageReport,
@@ -50,12 +54,20 @@ LINES_MAX: Final = 1000
 ALARMS_MAX: Final = 1000
 """How many alarms are kept, the latest; each parked cell is kept besides."""
 
-REPORTED: Final = frozenset({QuotaKind.COUNTER, QuotaKind.CONTRIBUTION})
-"""The kinds that a running total is the truth of. A level is measured, not summed, and an ephemeral gauge ends with the
-process: both are counted here for whoever reads them, and never sent."""
+REPORTED: Final = {QuotaKind.COUNTER: UsageKind.COUNTER, QuotaKind.CONTRIBUTION: UsageKind.CONTRIBUTION}
+"""The kinds that a running total is the truth of, and what a line calls them. A level is sent by whoever measures it,
+and nothing here does; an ephemeral gauge ends with the process. Both are counted here for whoever reads them, and never
+sent."""
 
 Window: TypeAlias = tuple[int, int]
 """Start (inclusive) and end (exclusive) of a calendar period, in wall microseconds."""
+
+OpenPeriod: TypeAlias = Callable[[CellKey, Window], tuple[Window, str]]
+"""Given a cell and a period that the hub has closed: the period that is open now, and what a correction is to say."""
+
+_Key: TypeAlias = tuple[TenantId, CellKey]
+_Place: TypeAlias = tuple[TenantId, CellKey, str | None]
+"""A cell's place in its period: tenant, cell, and for a correction its reason."""
 
 
 class AlarmKind(StrEnum):
@@ -81,7 +93,9 @@ class UsageAlarm:
         dimension: Of the cell.
         resource: Of the cell, if it has one.
         period_start_us: Of the cell, for a counter.
-        missing: What the hub has not counted of the cell when it was parked.
+        reason: Of the correction, if the cell is one.
+        missing: What the hub has not counted of the cell when it was parked. Where the hub lost history of a period
+            that it has closed since: what it may have lost, at most.
     """
 
     kind: AlarmKind
@@ -91,6 +105,7 @@ class UsageAlarm:
     dimension: Dimension | None = None
     resource: str | None = None
     period_start_us: int | None = None
+    reason: str | None = None
     missing: int | None = None
 
 
@@ -106,26 +121,47 @@ class _Cell:
         acked: What of it the hub has acknowledged.
         base: What of it belongs to sources before the present one.
         queued: Whether it waits to be looked at for a report.
+        again: Whether it must be sent even if unchanged, because it was refused for the moment.
         owed: Whether it must be sent even if unchanged, because the hub lost history.
         parked: Why the hub refused it for good, if it did.
         revived: Whether it may have been dropped before, and so must not be spoken of in the present source.
+        reason: For a correction: which period it makes good.
+        corrected_by: The correction that holds what the hub did not take of it, once its period was closed.
     """
 
-    __slots__ = ("acked", "base", "key", "kind", "owed", "parked", "queued", "revived", "total", "window")
+    __slots__ = (
+        *("acked", "again", "base", "corrected_by", "key", "kind", "owed", "parked"),
+        *("queued", "reason", "revived", "total", "window"),
+    )
 
-    def __init__(self, key: tuple[TenantId, CellKey], window: Window | None, kind: QuotaKind) -> None:
+    def __init__(self, key: _Key, window: Window | None, kind: QuotaKind, reason: str | None = None) -> None:
         self.key = key
         self.window = window
         self.kind = kind
+        self.reason = reason
         self.total = self.acked = self.base = 0
         self.queued = kind not in REPORTED  # what is never sent is never queued either
-        self.owed = self.revived = False
+        self.again = self.owed = self.revived = False
         self.parked: RejectCode | None = None
+        self.corrected_by: _Cell | None = None
 
     @property
     def due(self) -> bool:
         """Whether the hub should hear of it."""
-        return (self.total != self.acked or self.owed) and self.parked is None
+        return (self.total != self.acked or self.again or self.owed) and not self.closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether the hub takes nothing more of it."""
+        return self.parked is not None or self.corrected_by is not None
+
+    @property
+    def last(self) -> _Cell:
+        """The correction that holds now what the hub did not take of it; itself where there is none."""
+        found = self
+        while found.corrected_by is not None:
+            found = found.corrected_by
+        return found
 
     @property
     def value(self) -> int:
@@ -145,19 +181,21 @@ class _Cell:
             tenant_id=tenant,
             dimension=dimension,
             resource=resource,
-            kind=self.kind,
+            kind=REPORTED[self.kind] if self.reason is None else UsageKind.CORRECTION,
             value=self.value,
             period_start_us=self.period_start_us,
+            reason=self.reason,
         )
 
-    def alarm(self, source: str) -> UsageAlarm:
-        """What an operator hears of it once it is parked."""
+    def alarm(self, source: str, kind: AlarmKind = AlarmKind.PARKED) -> UsageAlarm:
+        """What an operator hears of it, once it is parked."""
         tenant, cell = self.key
         dimension, resource = (cell, None) if isinstance(cell, str) else cell
         return UsageAlarm(
-            kind=AlarmKind.PARKED,
+            kind=kind,
             source=source,
             code=self.parked,
+            reason=self.reason,
             tenant_id=tenant,
             dimension=dimension,
             resource=resource,
@@ -185,7 +223,8 @@ class Totals:
         self._closed = False  # by a final report
         self._owing = 0  # how many cells are owed
         self._dropped_until = 0  # end of the latest period that was dropped
-        self._books: dict[Window | None, dict[tuple[TenantId, CellKey], _Cell]] = {}
+        self._books: dict[Window | None, dict[_Place, _Cell]] = {}
+        self._corrected: dict[Window, dict[_Key, int]] = {}  # what is booked in each period by way of correction
         self._changed: deque[_Cell] = deque()
         self._round: deque[_Cell] = deque()
         self._later: list[_Cell] = []
@@ -229,24 +268,46 @@ class Totals:
             kind: The kind of the dimension.
             amount: Added to the total.
         """
-        book = self._books.get(window)
-        if book is None:
-            book = self._books[window] = {}
-        key = (tenant, cell)
-        found = book.get(key)
-        if found is None:
-            found = book[key] = _Cell(key, window, kind)
-            if window is not None and window[1] <= self._dropped_until:
-                found.revived = True
+        found = self._find(window, (tenant, cell), kind)
         found.total += amount
+        if found.corrected_by is not None:
+            found = found.last
+            self._correct(found, amount)
         if not found.queued:
             found.queued = True
             self._changed.append(found)
 
+    def _find(self, window: Window | None, key: _Key, kind: QuotaKind, reason: str | None = None) -> _Cell:
+        """Return a cell, made if need be."""
+        book = self._books.get(window)
+        if book is None:
+            book = self._books[window] = {}
+        place = (*key, reason)
+        found = book.get(place)
+        if found is None:
+            found = book[place] = _Cell(key, window, kind, reason)
+            if window is not None and window[1] <= self._dropped_until:
+                found.revived = True
+        return found
+
+    def _correct(self, correction: _Cell, amount: int) -> None:
+        """Add *amount* to a correction, and to what its period holds by way of correction."""
+        assert correction.window is not None
+        correction.total += amount
+        booked = self._corrected.setdefault(correction.window, {})
+        booked[correction.key] = booked.get(correction.key, 0) + amount
+
     def total(self, window: Window | None, tenant: TenantId, cell: CellKey) -> int:
-        """Return everything that was ever counted in a cell, reported or not; 0 where the cell is gone or never was."""
-        found = self._books.get(window, {}).get((tenant, cell))
-        return 0 if found is None else found.total
+        """Return everything that was ever counted in a cell, reported or not; 0 where the cell is gone or never was.
+
+        What is booked in the period by way of correction is part of it, as it is of what the hub says is used. The
+        closed period goes on to show it as well: it was used then.
+        """
+        found = self._books.get(window, {}).get((tenant, cell, None))
+        counted = 0 if found is None else found.total
+        if window is not None and window in self._corrected:
+            counted += self._corrected[window].get((tenant, cell), 0)
+        return counted
 
     def begin_round(self) -> None:
         """Take in everything that has changed until now; `report` sends that, and later changes wait for a new round.
@@ -313,13 +374,21 @@ class Totals:
             cell.owed = False
             self._owing -= 1
 
-    def settle(self, report: UsageReport, outcome: UsageReply | SourceConflict, *, fresh: str) -> int:
+    def settle(
+        self,
+        report: UsageReport,
+        outcome: UsageReply | SourceConflict,
+        *,
+        fresh: str,
+        open_period: OpenPeriod | None = None,
+    ) -> int:
         """Take in what became of *report*.
 
         Args:
             report: What was sent; it must be the one under way.
             outcome: The hub's answer to it.
             fresh: Id for a new source, used if somebody else writes the present one.
+            open_period: Tells where to book what belongs to a closed period; ``None``: nowhere, it is parked.
 
         Returns:
             How many cells are acknowledged now.
@@ -335,9 +404,9 @@ class Totals:
         if isinstance(outcome, SourceConflict):
             self._conflict(flight, outcome, fresh)
             return 0
-        return self._acknowledge(flight, outcome)
+        return self._acknowledge(flight, outcome, open_period)
 
-    def _acknowledge(self, flight: Flight, reply: UsageReply) -> int:
+    def _acknowledge(self, flight: Flight, reply: UsageReply, open_period: OpenPeriod | None = None) -> int:
         report, cells, totals = flight
         rejected = _rejections(report, reply)
         self._flight = None
@@ -346,14 +415,41 @@ class Totals:
         for index, (cell, total) in enumerate(zip(cells, totals, strict=True)):
             rejection = rejected.get(index)
             if rejection is None:
-                cell.acked = total
+                cell.acked, cell.again = total, False
                 self._paid(cell)
             elif rejection.permanent:
-                self._park(cell, rejection.code)
-            elif not cell.queued:  # if it changed meanwhile it will be looked at anyway
-                cell.queued = True
-                self._later.append(cell)
+                if rejection.code is not RejectCode.PERIOD_CLOSED or not self._move(cell, open_period):
+                    self._park(cell, rejection.code)
+            else:
+                cell.again = True
+                if not cell.queued:  # if it changed meanwhile it will be looked at anyway
+                    cell.queued = True
+                    self._later.append(cell)
         return len(cells) - len(rejected)
+
+    def _move(self, cell: _Cell, open_period: OpenPeriod | None) -> bool:
+        """Book in the open period what the hub lacks of *cell*, whose period it has closed; ``False``: there is none.
+
+        The correction joins the present round, so that the flush that met the refusal sends it, the last one included.
+        """
+        if open_period is None or cell.window is None:
+            return False
+        window, reason = open_period(cell.key[1], cell.window)
+        if cell.reason is not None and window[0] <= cell.window[0]:
+            return False  # the hub will not take it there, and there is no later place: trying again would never end
+        if cell.owed and cell.acked != cell.base:
+            self._alarms.append(
+                replace(cell.alarm(self._sources[-1], AlarmKind.HISTORY_LOST), missing=cell.acked - cell.base)
+            )
+        self._paid(cell)
+        lacking = cell.total - cell.acked
+        correction = self._find(window, cell.key, cell.kind, cell.reason or reason).last
+        cell.corrected_by = correction
+        if cell.reason is not None:
+            self._correct(cell, -lacking)  # it is no longer booked there
+        self._correct(correction, lacking)
+        self._requeue([correction])
+        return True
 
     def _conflict(self, flight: Flight, conflict: SourceConflict, fresh: str) -> None:
         report, cells, _ = flight
@@ -386,14 +482,14 @@ class Totals:
         """Have every total sent again that the present source may speak of and the hub did not refuse."""
         cells = [cell for book in self._books.values() for cell in book.values()]
         for cell in cells:
-            cell.owed = cell.kind in REPORTED and not cell.revived and cell.parked is None
+            cell.owed = cell.kind in REPORTED and not cell.revived and not cell.closed
         self._owing = sum(cell.owed for cell in cells)
         self._requeue(cell for cell in cells if cell.owed)
 
     def _requeue(self, cells: Iterable[_Cell]) -> None:
         """Put cells into the present round, so that the flush that met the conflict goes on with them."""
         for cell in cells:
-            if not cell.queued and cell.parked is None:
+            if not cell.queued and not cell.closed:
                 cell.queued = True
                 self._round.append(cell)
 
@@ -412,12 +508,13 @@ class Totals:
         Args:
             before_us: Wall microseconds: the present, less the time for which the hub keeps a period open.
 
-        A parked cell is kept: its amount is nowhere else.
+        A parked cell is kept: its amount is nowhere else. So is one that was closed, for as long as its correction:
+        what still comes in for its period finds the way.
         """
         dropped = 0
         for window in [window for window in self._books if window is not None and window[1] < before_us]:
             book = self._books[window]
-            kept = {key: cell for key, cell in book.items() if cell.due or cell.queued or cell.parked}
+            kept = {place: cell for place, cell in book.items() if _kept(cell, before_us)}
             if len(kept) < len(book):
                 self._dropped_until = max(self._dropped_until, window[1])
             dropped += len(book) - len(kept)
@@ -425,7 +522,15 @@ class Totals:
                 self._books[window] = kept
             else:
                 del self._books[window]
+                self._corrected.pop(window, None)
         return dropped
+
+
+def _kept(cell: _Cell, before_us: int) -> bool:
+    """Whether a cell of a period that is long over is still of use."""
+    last = cell.last
+    young = last is not cell and last.window is not None and last.window[1] >= before_us
+    return young or last.due or last.queued or last.parked is not None
 
 
 def _rejections(report: UsageReport, reply: UsageReply) -> dict[int, RejectedLine]:

@@ -13,17 +13,19 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import UTC as UTC_ZONE
+from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from hivetenancy.clock import HOUR_US, Clock, Instant, SystemClock
+from hivetenancy.clock import HOUR_US, SECOND_US, Clock, Instant, SystemClock
 from hivetenancy.decision import DONE, Ticket
 from hivetenancy.errors import ConfigurationError, MissingTenantError
 from hivetenancy.ids import Amounts, CellKey, Dimension, TenantId
-from hivetenancy.periods import UTC, bounds
+from hivetenancy.periods import UTC, Period, bounds
 from hivetenancy.periods import zone as zone_named
 from hivetenancy.plans import CANONICAL, MAX_AMOUNT, DimensionSpec, QuotaKind
-from hivetenancy.sources import SourceConflict, UsageReply, UsageReport
+from hivetenancy.sources import RejectCode, SourceConflict, UsageReply, UsageReport
 
 from .cumulative import Totals, UsageAlarm, Window
 from .protocol import HasSource, UsageReporter
@@ -243,7 +245,15 @@ class MemoryUsage:
             ValueError: *report* is not under way.
         """
         with self._lock:
-            return self._totals.settle(report, outcome, fresh=secrets.token_hex(16))
+            fresh = secrets.token_hex(16)
+            return self._totals.settle(report, outcome, fresh=fresh, open_period=self._open_period)
+
+    def _open_period(self, cell: CellKey, closed: Window) -> tuple[Window, str]:
+        """Return the period that is open now, and the reason of a correction: which period it makes good."""
+        meter = self._meter(cell)
+        assert meter.spec.period is not None
+        window = bounds(meter.spec.period, self._now()[1], meter.zone)
+        return window, f"{RejectCode.PERIOD_CLOSED} {label(meter.spec.period, closed[0], meter.zone)}"
 
     def wake_at(self, threshold: int, wake: Callable[[], None] | None) -> None:
         """Call *wake*, in the thread of whoever records, once *threshold* cells have changed; ``None`` ends it.
@@ -289,6 +299,14 @@ class MemoryUsage:
         if type(resource) is not str or not resource:
             raise ValueError(f"the resource of {dimension!r} must be a name, got {resource!r}")
         return meter
+
+
+def label(period: Period, start_us: int, zone: str) -> str:
+    """Name a period for people: ``2030-01``, ``2030-01-31``, or the hour of UTC, for a zone may have one hour twice."""
+    if period is Period.HOUR:
+        return f"{datetime.fromtimestamp(start_us // SECOND_US, UTC_ZONE):%Y-%m-%dT%H:%MZ}"
+    local = datetime.fromtimestamp(start_us // SECOND_US, zone_named(zone))
+    return f"{local:%Y-%m}" if period is Period.MONTH else f"{local:%Y-%m-%d}"
 
 
 def _bad_amount(meter: _Meter, amount: object) -> ValueError:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from hivetenancy.access_keys.cached import CachedAccessKeys, Freshness
+from hivetenancy.access_keys.cached import GATHER_S, CachedAccessKeys, Freshness
 from hivetenancy.access_keys.feed import Feed
+from hivetenancy.access_keys.format import digest
 from hivetenancy.access_keys.permissions import MCP
 from hivetenancy.access_keys.protocol import Principal
 from hivetenancy.decision import Reason, Refusal
@@ -19,6 +20,7 @@ from hivetenancy.functions import FunctionRegistry
 from hivetenancy.ids import Effect, Environment, KeyId, Permission, Surface, TenantId
 from hivetenancy.testing.contracts.access_keys import World, seconds, settle
 from tests.access_keys.engines import make, no_pause
+from tests.hub.virtual_loop import VirtualLoop
 from tests.tiers import examples
 
 pytestmark = pytest.mark.anyio
@@ -132,9 +134,9 @@ async def test_those_asked_about_longest_ago_give_way() -> None:
 
 
 async def test_look_ups_are_bounded() -> None:
-    """Beyond the allowed number nobody waits: it cannot be told. Known keys do not notice."""
+    """So many are under way, so many wait, and beyond that it cannot be told. Known keys do not notice."""
     world = World()
-    engine = built(world, max_flights=3)
+    engine = built(world, max_flights=2, max_waiting=1)
     [good] = await known(engine, world, 1)
     world.hub.hold = True
     waiting = [asyncio.ensure_future(engine.validate(world.hub.issue(), effect=READ)) for _ in range(3)]
@@ -142,10 +144,58 @@ async def test_look_ups_are_bounded() -> None:
     with pytest.raises(HubUnavailableError, match="too many"):
         await engine.validate(world.hub.issue(), effect=READ)
     assert isinstance(engine.try_validate(good, effect=READ), Principal)
+    world.hub.hold = False
     for reply in world.hub.held:
         reply.release()
     assert all(isinstance(answer, Principal) for answer in await asyncio.gather(*waiting))
     assert engine._flights == {}
+
+
+async def test_more_keys_than_look_ups_wait_for_their_turn() -> None:
+    """A thousand tenants that come at once after a restart are all served, and the hub never sees more than a few."""
+    world = World()
+    engine = built(world, max_flights=8)
+    secrets, at_once, most = [world.hub.issue() for _ in range(1_000)], 0, 0
+    real = world.hub.introspect
+
+    async def counted(*args: object, **kwargs: object) -> object:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        try:
+            return await real(*args, **kwargs)  # type: ignore[arg-type]
+        finally:
+            at_once -= 1
+
+    world.hub.introspect = counted  # type: ignore[method-assign, assignment]
+    answers = await asyncio.gather(*(engine.validate(secret, effect=READ) for secret in secrets))
+    assert all(isinstance(answer, Principal) for answer in answers)
+    assert most == 8
+    assert engine._flights == {}
+
+
+async def test_a_flood_of_unknown_keys_is_no_sign_of_an_outage() -> None:
+    """Whoever waits for a turn in vain hears that it cannot be told; nothing is served stale because of it."""
+    world = World()
+    engine = built(world, max_flights=1)
+    [good] = await known(engine, world, 1)
+    world.clock.advance(31)
+    world.hub.hold = True
+    first = asyncio.ensure_future(engine.validate(world.hub.issue(), effect=READ))
+    await settle()
+    turn = engine._turns[asyncio.get_running_loop()]
+    assert turn.locked()
+    second = engine._look_up(digest(b"x" * 20), b"x" * 20)
+    with pytest.raises(HubUnavailableError, match="too many"):
+        engine._deadline, deadline = 0.0, engine._deadline
+        await second
+    engine._deadline = deadline
+    assert engine._failed_us is None
+    assert engine.try_validate(good, effect=READ) is None
+    for reply in world.hub.held:
+        reply.release()
+    assert isinstance(await first, Principal)
 
 
 async def test_a_look_up_has_a_deadline() -> None:
@@ -372,8 +422,7 @@ async def test_a_restriction_is_logged_once_by_key_id(caplog: pytest.LogCaptureF
             await engine.validate(secret, effect=READ)
             world.clock.advance(6)
     assert [record.getMessage() for record in caplog.records] == [
-        f"access key {world.hub.key_id(secret)} is confined to networks or resources, which cannot be enforced here: "
-        "refused"
+        f"access key {world.hub.key_id(secret)} is confined in a way that cannot be enforced here (networks): refused"
     ]
 
 
@@ -475,3 +524,29 @@ def test_an_engine_is_for_a_registry() -> None:
     world = World()
     engine = CachedAccessKeys(world.hub, functions=FunctionRegistry(), clock=world.clock)
     assert repr(engine) == "CachedAccessKeys(0 keys, 0 look-ups)"
+
+
+def test_keys_that_come_due_one_after_the_other_go_together() -> None:
+    """After a refresh the next one waits for others to go along: 20 keys over two seconds are two questions."""
+    world, batches = World(), list[int]()
+    loop, ask = VirtualLoop(world.clock), world.hub.introspect_batch
+
+    async def counted(digests: Any, **options: Any) -> Any:
+        batches.append(len(digests))
+        return await ask(digests, **options)
+
+    world.hub.introspect_batch = counted  # type: ignore[method-assign]
+    try:
+        engine = built(world)
+        secrets = [world.hub.issue() for _ in range(20)]
+        for secret in secrets:
+            loop.create_task(engine.validate(secret, effect=READ))
+        loop.advance(21.5)
+        for secret in secrets:
+            loop.call_soon(lambda each=secret: engine.try_validate(each, effect=READ))
+            loop.advance(GATHER_S / 25)
+        loop.advance(GATHER_S)
+        assert batches == [1, 19]
+        loop.run_until_complete(engine.aclose())
+    finally:
+        loop.close()

@@ -61,6 +61,31 @@ async def test_floors_rise_before_listeners_hear_and_the_cursor_moves_last() -> 
     assert feed._cursor != before
 
 
+class Crossing:
+    """A source of two polls that are answered in the wrong order, the first with an older revision."""
+
+    def __init__(self) -> None:
+        self.polls: list[asyncio.Future[ChangeBatch]] = []
+
+    async def changes(self, cursor: str | None, *, wait_seconds: int = 2) -> ChangeBatch:
+        self.polls.append(asyncio.get_running_loop().create_future())
+        return await self.polls[-1]
+
+
+async def test_the_place_is_a_cursor_with_its_own_revision() -> None:
+    """A poll that was overtaken moves nothing: with its revision, floors would be too low after a restart."""
+    world, source = World(), Crossing()
+    places: list[tuple[int, str, int]] = []
+    feed = Feed(source, clock=world.clock, moved=lambda *place: places.append(place))
+    polls = [asyncio.create_task(feed.poll_once()) for _ in range(2)]
+    await settle()
+    for poll, revision in ((source.polls[1], 10), (source.polls[0], 5)):
+        poll.set_result(ChangeBatch(epoch=1, revision=revision, now_us=0, events=(), cursor=f"at-{revision}"))
+        await settle()
+    assert [await poll for poll in polls] == [True, True]
+    assert places == [(1, "at-10", 10)]
+
+
 async def test_a_listener_that_fails_is_told_again() -> None:
     """The cursor does not move past an event that was not applied."""
     world = World()

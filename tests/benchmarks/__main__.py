@@ -1,19 +1,22 @@
-"""``python -m tests.benchmarks``: the table of ``hivetenancy bench``, with peers in the same run."""
+"""``python -m tests.benchmarks``: the table of ``hivetenancy bench``, with peers and a hub over HTTP beside it."""
 
 import argparse
 import asyncio
 
 from hivetenancy.cli import bench
-from tests.benchmarks import peers
+from tests.benchmarks import hub_rows, peers
 
 
 def main() -> None:
-    """Measure everything and print the table."""
+    """Measure everything and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     bench.arguments(parser)
+    parser.add_argument("--hub", action="store_true", help="measure the hub over HTTP alone")
     options = parser.parse_args()
-    report = asyncio.run(bench.everything(quick=options.quick, peers=peers.rows))
-    print(bench.table(report))
+    if not options.hub:
+        print(bench.table(asyncio.run(bench.everything(quick=options.quick, peers=peers.rows))))
+        print()
+    print(bench.table(asyncio.run(hub_rows.everything(quick=options.quick))))
 
 
 main()

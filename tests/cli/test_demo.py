@@ -31,9 +31,9 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed: the demo needs 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hivetenancy.cli import demo, demo_steps
+from hivetenancy.cli import demo, demo_hub, demo_steps, demo_table
 from hivetenancy.cli import serving as loopback
-from hivetenancy.cli.demo_steps import Outcome, Step, UsageRow
+from hivetenancy.cli.demo_table import Outcome, Step, UsageRow
 from hivetenancy.cli.kv_server import OPERATION, KeyValueServer
 from hivetenancy.cli.serving import NotServingError
 from hivetenancy.functions import function
@@ -83,19 +83,39 @@ class ForgetsTheTenant(KeyValueServer):
         return Response(self.store[request.path_params["key"]])
 
 
+class NeverDies(demo_hub.HubProcess):
+    """A hub process that goes on through its first end, so that nothing of an outage can be seen."""
+
+    spared = False
+
+    async def kill(self) -> None:
+        """Spare it the first time."""
+        if self.spared:
+            await super().kill()
+        self.spared = True
+
+    async def start(self) -> dict[str, Any]:
+        """Start it once."""
+        return {} if self.spared else await super().start()
+
+
 @pytest.mark.parametrize(
     ("planted", "wrong"),
     [
-        (("FakeHiveHub", ForgetsUsage), {"figures at the hub that equal what was done"}),
-        (("KeyValueServer", ForgetsTheTenant), {"globex asks for the same key", "acme lists its own keys"}),
+        ((demo_steps, "FakeHiveHub", ForgetsUsage), {"figures at the hub that equal what was done"}),
+        ((demo_steps, "KeyValueServer", ForgetsTheTenant), {"globex asks for the same key", "acme lists its own keys"}),
+        ((demo_hub, "HubProcess", NeverDies), {"a key that was never seen"}),
     ],
-    ids=["a hub that forgets usage", "a server that forgets the tenant"],
+    ids=["a hub that forgets usage", "a server that forgets the tenant", "a hub that was never gone"],
 )
 def test_a_mismatch_is_seen(
-    planted: tuple[str, type], wrong: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    planted: tuple[object, str, type],
+    wrong: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What goes wrong is marked in the table, and makes the exit code 1."""
-    monkeypatch.setattr(demo_steps, *planted)
+    monkeypatch.setattr(*planted)
     assert main(["demo"]) == 1
     lines = capsys.readouterr().out.splitlines()
     marked = {line[:52].strip() for line in lines if line.endswith("<-- not as expected")}
@@ -133,9 +153,9 @@ def test_a_run_is_well_only_if_everything_was_looked_at() -> None:
 
 def test_an_answer_that_is_no_problem_body_has_no_code() -> None:
     """A step that expects a code shows what came instead."""
-    assert demo_steps._code(httpx.Response(429, json={"code": "RATE_LIMITED"})) == "RATE_LIMITED"
-    assert demo_steps._code(httpx.Response(429, json={})) == "without a code"
-    assert demo_steps._code(httpx.Response(502, text="oops")) == "without a code"
+    assert demo_table._code(httpx.Response(429, json={"code": "RATE_LIMITED"})) == "RATE_LIMITED"
+    assert demo_table._code(httpx.Response(429, json={})) == "without a code"
+    assert demo_table._code(httpx.Response(502, text="oops")) == "without a code"
 
 
 # --- wrong calls -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hivetenancy.clock import HOUR_US
-from hivetenancy.hub.book import UsageBook
+from hivetenancy.hub.book import MAX_REASONS, UsageBook
+from hivetenancy.hub.resources import CallRefused
 from hivetenancy.hub.service import HubService
 from hivetenancy.ids import TenantId
 from hivetenancy.periods import Period, bounds
@@ -19,6 +20,7 @@ from hivetenancy.sources import (
     QuotaStanding,
     RejectCode,
     SourceConflict,
+    UsageKind,
     UsageLine,
     UsageReply,
     UsageReport,
@@ -51,7 +53,7 @@ def acme(hub: HubService) -> TenantId:
 
 def gauge(tenant: TenantId, value: int, *, dimension: str = "keys", resource: str | None = None) -> UsageLine:
     """The running total of a durable gauge."""
-    return UsageLine(tenant_id=tenant, dimension=dimension, resource=resource, kind=QuotaKind.CONTRIBUTION, value=value)
+    return UsageLine(tenant_id=tenant, dimension=dimension, resource=resource, kind=UsageKind.CONTRIBUTION, value=value)
 
 
 def counter(tenant: TenantId, value: int, start_us: int | None, *, dimension: str = "operations") -> UsageLine:
@@ -60,10 +62,26 @@ def counter(tenant: TenantId, value: int, start_us: int | None, *, dimension: st
         tenant_id=tenant,
         dimension=dimension,
         resource=None,
-        kind=QuotaKind.COUNTER,
+        kind=UsageKind.COUNTER,
         value=value,
         period_start_us=start_us,
     )
+
+
+def level(tenant: TenantId, value: int, term: int | None, *, dimension: str = "disk") -> UsageLine:
+    """A measurement."""
+    return replace(gauge(tenant, value, dimension=dimension), kind=UsageKind.LEVEL, term=term)
+
+
+def correction(line: UsageLine, value: int, reason: str | None = "closed") -> UsageLine:
+    """What is made good in the cell of *line*."""
+    return replace(line, kind=UsageKind.CORRECTION, value=value, reason=reason)
+
+
+def codes(reply: UsageReply | SourceConflict) -> list[RejectCode]:
+    """Why lines were rejected."""
+    assert isinstance(reply, UsageReply)
+    return [line.code for line in reply.rejected]
 
 
 def report(
@@ -264,13 +282,20 @@ REJECTED: dict[str, tuple[RejectCode, bool, Callable[[TenantId, int], UsageLine]
     "an ephemeral gauge": (
         RejectCode.KIND_MISMATCH,
         True,
-        lambda acme, _: replace(gauge(acme, 1, dimension="connections"), kind=QuotaKind.EPHEMERAL),
+        lambda acme, _: gauge(acme, 1, dimension="connections"),
     ),
     "a static limit": (
         RejectCode.KIND_MISMATCH,
         True,
-        lambda acme, _: replace(gauge(acme, 1, dimension="max_batch"), kind=QuotaKind.STATIC),
+        lambda acme, _: gauge(acme, 1, dimension="max_batch"),
     ),
+    "a level of what is counted": (RejectCode.KIND_MISMATCH, True, lambda acme, _: level(acme, 1, 1, dimension="keys")),
+    "a gauge with a term": (RejectCode.KIND_MISMATCH, True, lambda acme, _: replace(gauge(acme, 1), term=1)),
+    "a gauge with a reason": (RejectCode.KIND_MISMATCH, True, lambda acme, _: replace(gauge(acme, 1), reason="x")),
+    "no reason": (RejectCode.KIND_MISMATCH, True, lambda acme, _: correction(gauge(acme, 1), 1, None)),
+    "an empty reason": (RejectCode.OUT_OF_RANGE, True, lambda acme, _: correction(gauge(acme, 1), 1, "")),
+    "a long reason": (RejectCode.OUT_OF_RANGE, True, lambda acme, _: correction(gauge(acme, 1), 1, "x" * 256)),
+    "a correction of long ago": (RejectCode.PERIOD_CLOSED, True, lambda acme, _: correction(counter(acme, 1, 0), 1)),
     "too large": (RejectCode.OUT_OF_RANGE, True, lambda acme, _: gauge(acme, BIG)),
     "too small": (RejectCode.OUT_OF_RANGE, True, lambda acme, _: gauge(acme, -BIG)),
     "a negative counter": (RejectCode.OUT_OF_RANGE, True, lambda acme, now: counter(acme, -1, now)),
@@ -321,6 +346,150 @@ async def test_a_period_stays_open_for_its_grace(hub: HubService, acme: TenantId
     reply = await hub.report(report(counter(acme, 2, start), sequence=2, previous=1))
     assert isinstance(reply, UsageReply)
     assert [line.code for line in reply.rejected] == [RejectCode.PERIOD_CLOSED]
+
+
+# --- levels and corrections ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(hub: HubService, acme: TenantId) -> TenantId:
+    """A tenant with a limit of what is measured."""
+    hub.set_quota(acme, QuotaLimit(dimension="disk", limit=1_000, kind=QuotaKind.LEVEL))
+    return acme
+
+
+async def tell(hub: HubService, source: str, *lines: UsageLine) -> list[RejectCode]:
+    """Report lines as whatever the source has to say next; return why any were rejected."""
+    first = report(*lines, source=source)
+    conflict = await hub.report(replace(first, sequence=2**52, previous_sequence=2**52 - 1, lines=()))
+    last = conflict.last_sequence
+    return codes(await hub.report(replace(first, sequence=last + 1, previous_sequence=last)))
+
+
+async def test_the_highest_term_counts(hub: HubService, disk: TenantId) -> None:
+    """A level is that of the highest term, never a sum; who was voted out is refused for good."""
+    steps: list[tuple[str, int, int, list[RejectCode], int]] = [
+        (A, 1, 500, [], 500),
+        (A, 1, 300, [], 300),  # the elected measures again
+        (B, 1, 700, [RejectCode.REGRESSED], 300),
+        (B, 2, 400, [], 400),
+        (A, 1, 900, [RejectCode.REGRESSED], 400),
+        (B, 2, 0, [], 0),
+        (B, 1, 5, [RejectCode.REGRESSED], 0),
+        (A, 7, 10, [], 10),
+    ]
+    for source, term, value, rejected, used in steps:
+        assert await tell(hub, source, level(disk, value, term)) == rejected
+        assert hub.used(disk, "disk") == used
+    for sources, own in (((A,), 10), ((B,), 0), ((A, B), 10)):
+        found = await standing(hub, disk, "disk", sources=sources)
+        assert (found.used, found.own) == (10, own)
+
+
+@pytest.mark.parametrize(
+    ("value", "term", "code"),
+    [
+        (-1, 1, RejectCode.OUT_OF_RANGE),
+        (1, -1, RejectCode.OUT_OF_RANGE),
+        (1, 2**53, RejectCode.OUT_OF_RANGE),
+        (1, None, RejectCode.KIND_MISMATCH),
+    ],
+)
+async def test_a_wrong_level(hub: HubService, disk: TenantId, value: int, term: int | None, code: RejectCode) -> None:
+    """A level is not negative and has a term; there is no correction of a measurement."""
+    line = level(disk, value, term)
+    assert await tell(hub, A, line) == [code]
+    assert await tell(hub, A, correction(replace(line, term=None), 1)) == [RejectCode.KIND_MISMATCH]
+    assert hub.used(disk, "disk") == 0
+
+
+async def test_corrections_are_added(hub: HubService, acme: TenantId, clock: ManualClock) -> None:
+    """A correction is a signed running total for its reason, added to what its source and others count."""
+    start = month(clock)
+    await tell(hub, A, counter(acme, 10, start), correction(counter(acme, 0, start), 5))
+    await tell(hub, B, correction(counter(acme, 0, start), 1), correction(counter(acme, 0, start), -3, "refund"))
+    assert hub.used_by_source(acme, "operations") == {A: 15, B: -2}
+    await tell(hub, A, correction(counter(acme, 0, start), 2))
+    found = await standing(hub, acme, "operations", sources=(A,))
+    assert (found.used, found.own) == (10, 12)
+    assert await tell(hub, A, counter(acme, 9, start)) == [RejectCode.REGRESSED]
+    assert await tell(hub, A, counter(acme, 10, start)) == []
+    await tell(hub, A, correction(gauge(acme, 0, dimension="vectors", resource="docs"), 4))
+    assert hub.used(acme, "vectors", resource="docs") == 4
+    assert (await standing(hub, acme, "vectors", "docs")).used == 4
+
+
+async def test_reasons_are_bounded(hub: HubService, acme: TenantId) -> None:
+    """A source cannot fill the memory with reasons; those it has can be told anew."""
+    lines = [correction(gauge(acme, 0), 1, f"r{number}") for number in range(MAX_REASONS)]
+    assert await tell(hub, A, *lines) == []
+    assert await tell(hub, A, correction(gauge(acme, 0), 1, "one more")) == [RejectCode.OUT_OF_RANGE]
+    assert await tell(hub, A, correction(gauge(acme, 0), 2, "r0")) == []
+    assert hub.used(acme, "keys") == MAX_REASONS + 1
+
+
+async def test_what_a_report_says_twice(hub: HubService, acme: TenantId) -> None:
+    """A total and its corrections are lines of their own; the same one twice is not."""
+    lines = [gauge(acme, 1), correction(gauge(acme, 0), 2), correction(gauge(acme, 0), 4, "other")]
+    assert await tell(hub, A, *lines, correction(gauge(acme, 0), 8)) == [RejectCode.DUPLICATE_LINE]
+    assert hub.used(acme, "keys") == 7
+
+
+async def test_levels_and_corrections_go_with_their_tenant(hub: HubService, disk: TenantId) -> None:
+    """A snapshot keeps what it saw, and nothing of a deleted tenant stays."""
+    await tell(hub, A, level(disk, 5, 1), correction(gauge(disk, 0), 3))
+    view = hub.snapshot()
+    await tell(hub, A, level(disk, 6, 1), correction(gauge(disk, 0), 4))
+    assert view.state.usage.total(disk, "disk", None, None) == (5, 0)
+    assert view.state.usage.total(disk, "keys", None, None) == (3, 0)
+    hub.delete_tenant(disk)
+    usage = hub.snapshot().state.usage
+    assert (usage.total(disk, "disk", None, None), usage.total(disk, "keys", None, None)) == ((0, 0), (0, 0))
+
+
+class AddsLevels(UsageBook):
+    """A broken book: it adds the measurements of all sources."""
+
+    __slots__ = ()
+
+    def _put(self, source: str, line: UsageLine) -> None:
+        super()._put(source, replace(line, kind=UsageKind.CONTRIBUTION))
+
+
+class TakesAnyTerm(UsageBook):
+    """A broken book: the latest measurement counts, whoever made it."""
+
+    __slots__ = ()
+
+    def _unfit(self, source: str, line: UsageLine) -> RejectCode | None:
+        return None
+
+
+@pytest.mark.parametrize("broken", [AddsLevels, TakesAnyTerm])
+async def test_a_book_without_terms_is_caught(hub: HubService, disk: TenantId, broken: type[UsageBook]) -> None:
+    """The test of terms fails on a book that adds levels, or takes those of whoever was voted out."""
+    hub._state.usage = broken()
+    with pytest.raises(AssertionError):
+        await test_the_highest_term_counts(hub, disk)
+
+
+# --- whose a source is -----------------------------------------------------------------------------------------------
+
+
+async def test_a_source_belongs_to_who_reported_first(hub: HubService, acme: TenantId) -> None:
+    """Another identity's report of a source is refused and changes nothing; this process may report for all."""
+    first = report(gauge(acme, 1))
+    reply = await hub.report(first, owner="node")
+    for again in (first, report(gauge(acme, 9), sequence=2, previous=1)):
+        with pytest.raises(CallRefused) as refused:
+            await hub.report(again, owner="other")
+        assert (refused.value.status, refused.value.code) == (403, "forbidden")
+    assert hub.used(acme, "keys") == 1
+    assert await hub.report(first, owner="node") == await hub.report(first) == reply
+    assert await hub.report(report(gauge(acme, 2), source=B, sequence=5, previous=4), owner="other") == SourceConflict(
+        last_sequence=0
+    )
+    assert isinstance(await hub.report(report(gauge(acme, 2), source=B), owner="node"), UsageReply)
 
 
 MALFORMED: dict[str, dict[str, Any]] = {

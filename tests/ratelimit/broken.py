@@ -15,6 +15,7 @@ from hivetenancy.plans import ConcurrencyPolicy, Policy, RateLimits
 from hivetenancy.ratelimit import PERMIT, Permit, Subject
 from hivetenancy.ratelimit.memory import MemoryRateLimiter
 from hivetenancy.testing.clock import ManualClock
+from tests.broken import OneLostUpdate
 
 
 class Broken(MemoryRateLimiter):
@@ -431,33 +432,40 @@ class Racing:
     """Counts in a plain dict under a lock on both sides, giving way between reading and writing. Sound."""
 
     fails: ClassVar[tuple[str, ...]] = ()
-    locks_acquire = True
-    locks_release = True
+    loses_an_acquire = False
+    loses_a_release = False
 
     def __init__(self, *, clock: ManualClock) -> None:
         self.used: dict[str, int] = {}
         self.lock = threading.Lock()
+        self.acquiring = OneLostUpdate() if self.loses_an_acquire else None
+        self.releasing = OneLostUpdate() if self.loses_a_release else None
 
-    def step(self, locked: bool, change: Callable[[], Permit | Refusal]) -> Permit | Refusal:
-        """Run *change*, under the lock if this side takes it."""
-        if not locked:
-            return change()
+    def change(
+        self, slip: OneLostUpdate | None, subject_id: str, write: Callable[[int], Permit | Refusal]
+    ) -> Permit | Refusal:
+        """Write what follows from what is in use, under the lock but for the one *slip* of this side."""
+
+        def read() -> int:
+            return self.used.get(subject_id, 0)
+
+        if slip is not None:
+            return slip.run(self.lock, read, write)
         with self.lock:
-            return change()
+            found = read()
+            time.sleep(0)  # lets another thread run, as any bytecode may
+            return write(found)
 
     def try_acquire(
         self, subjects: Sequence[Subject], *, cost: int = 1, now: Instant | None = None
     ) -> Permit | Refusal:
-        def change() -> Permit | Refusal:
-            limit = min(capacity(policy) for policy in subjects[0].limits.policies)
-            used = self.used.get(subjects[0].id, 0)
-            time.sleep(0)  # lets another thread run, as any bytecode may
-            if used + cost > limit:
+        def write(used: int) -> Permit | Refusal:
+            if used + cost > min(capacity(policy) for policy in subjects[0].limits.policies):
                 return Refusal(reason=Reason.RATE_LIMITED)
             self.used[subjects[0].id] = used + cost
             return PERMIT
 
-        return self.step(self.locks_acquire, change)
+        return self.change(self.acquiring, subjects[0].id, write)
 
     async def acquire(
         self, subjects: Sequence[Subject], *, cost: int = 1, now: Instant | None = None
@@ -468,27 +476,25 @@ class Racing:
     def release(self, subjects: Sequence[Subject], *, cost: int = 1, taken: Instant, refund: bool = False) -> None:
         """Free slots."""
 
-        def change() -> Permit | Refusal:
-            used = self.used.get(subjects[0].id, 0)
-            time.sleep(0)
+        def write(used: int) -> Permit | Refusal:
             self.used[subjects[0].id] = max(0, used - cost)
             return PERMIT
 
-        self.step(self.locks_release, change)
+        self.change(self.releasing, subjects[0].id, write)
 
 
 class NoLock(Racing):
-    """Takes no lock at all."""
+    """Loses an update on each side, as an engine without any lock does once two threads meet there."""
 
     fails = ("threads_get_the_limit", "threads_hold_no_more_slots_than_there_are")
-    locks_acquire = locks_release = False
+    loses_an_acquire = loses_a_release = True
 
 
 class LockOnOneSide(Racing):
-    """Takes its lock to acquire and not to release."""
+    """Loses a release, as an engine does that takes its lock to acquire and not to release."""
 
     fails = ("threads_hold_no_more_slots_than_there_are",)
-    locks_release = False
+    loses_a_release = True
 
 
 UNSAFE: list[type[Racing]] = [NoLock, LockOnOneSide]

@@ -26,7 +26,7 @@ from hivetenancy.sources import (
     UsageReport,
 )
 from hivetenancy.testing import FakeHiveHub, FakeTenant, IssuedKey, ManualClock, ShiftedClock
-from hivetenancy.testing.faults import CALLS
+from hivetenancy.testing.faults import SOURCE_CALLS
 from hivetenancy.testing.hub import JOURNAL
 
 pytestmark = pytest.mark.anyio
@@ -216,7 +216,7 @@ async def test_time_is_the_hubs_own(acme: FakeTenant, hub: FakeHiveHub) -> None:
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", SOURCE_CALLS)
 async def test_an_outage_stops_everything_and_ends(hub: FakeHiveHub, acme: FakeTenant, name: str) -> None:
     """In an outage every call fails, by block or by switch, and works again afterwards."""
     ask = QUESTIONS[name]
@@ -234,7 +234,7 @@ async def test_an_outage_stops_everything_and_ends(hub: FakeHiveHub, acme: FakeT
     assert hub.try_changes(None) is not None
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", SOURCE_CALLS)
 async def test_an_outage_of_one_call_leaves_the_others(hub: FakeHiveHub, acme: FakeTenant, name: str) -> None:
     """Naming a call takes that one away and no other."""
     with hub.outage(name):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -19,9 +18,10 @@ from hivetenancy.sources import SourceConflict, UsageLine, UsageReply, UsageRepo
 from hivetenancy.testing.contracts._cases import Case
 from hivetenancy.testing.contracts.usage import CASES, UsageHarness
 from hivetenancy.usage import Flushes, UsageReporter
-from hivetenancy.usage.cumulative import Flight, Totals, Window, _Cell
+from hivetenancy.usage.cumulative import Flight, OpenPeriod, Totals, Window, _Cell
 from hivetenancy.usage.memory import MemoryUsage
 from hivetenancy.usage.reporter import Reporter
+from tests.broken import OneLostUpdate
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -61,9 +61,9 @@ async def test_the_reporter_keeps_the_contract(case: Case[UsageHarness]) -> None
 class ResetsAfterTheAwait(Totals):
     """Takes whatever is there when the reply comes for reported (upstream D17, D42)."""
 
-    def _acknowledge(self, flight: Flight, reply: UsageReply) -> int:
+    def _acknowledge(self, flight: Flight, reply: UsageReply, open_period: OpenPeriod | None = None) -> int:
         report, cells, _ = flight
-        return super()._acknowledge((report, cells, [cell.total for cell in cells]), reply)
+        return super()._acknowledge((report, cells, [cell.total for cell in cells]), reply, open_period)
 
 
 class AlwaysFolded(MemoryUsage):
@@ -178,18 +178,26 @@ class TakesNobody(MemoryUsage):
 
 
 class UnguardedSum(MemoryUsage):
-    """Adds up in the thread that records, reading and writing in two steps."""
+    """Adds up in the thread that records, reading and writing in two steps: two threads that meet count once."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._slip = OneLostUpdate()
 
     def record(self, tenant: TenantId, amounts: Amounts, *, now: Instant | None = None) -> Ticket:
         wall_us = (self._now() if now is None else now)[1]
-        for cell, amount in amounts.items():
-            meter = self._meter(cell)
-            self._totals.add(meter.open(wall_us), tenant, cell, meter.kind, 0)
-            found = self._totals._books[meter.window][(tenant, cell)]
-            before = found.total
-            if before % 16 == 0:
-                time.sleep(0)  # lets another thread in
-            found.total = before + amount
+        totals, places = self._totals, [(self._meter(cell), cell, amount) for cell, amount in amounts.items()]
+
+        def read() -> list[int]:
+            return [totals.total(meter.open(wall_us), tenant, cell) for meter, cell, _ in places]
+
+        def write(found: list[int]) -> None:
+            for (meter, cell, amount), before in zip(places, found, strict=True):
+                window = meter.open(wall_us)
+                change = before + amount - totals.total(window, tenant, cell)
+                totals.add(window, tenant, cell, meter.kind, change)
+
+        self._slip.run(self._lock, read, write)
         return DONE
 
 
@@ -264,20 +272,70 @@ class Fights(Totals):
         self._owe_everything()
 
 
+class TakesBusyForNothing(Totals):
+    """Keeps quiet about a cell that is back where it was, though a line of it was refused for the moment."""
+
+    def _acknowledge(self, flight: Flight, reply: UsageReply, open_period: OpenPeriod | None = None) -> int:
+        acknowledged = super()._acknowledge(flight, reply, open_period)
+        for cell in flight[1]:
+            cell.again = False
+        return acknowledged
+
+
 class GivesUp(Totals):
     """Parks a line that was refused for the moment."""
 
-    def _acknowledge(self, flight: Flight, reply: UsageReply) -> int:
+    def _acknowledge(self, flight: Flight, reply: UsageReply, open_period: OpenPeriod | None = None) -> int:
         rejected = tuple(replace(line, permanent=True) for line in reply.rejected)
-        return super()._acknowledge(flight, replace(reply, rejected=rejected))
+        return super()._acknowledge(flight, replace(reply, rejected=rejected), open_period)
 
 
 class Insists(Totals):
     """Sends a line for ever that was refused for good."""
 
-    def _acknowledge(self, flight: Flight, reply: UsageReply) -> int:
+    def _acknowledge(self, flight: Flight, reply: UsageReply, open_period: OpenPeriod | None = None) -> int:
         rejected = tuple(replace(line, permanent=False) for line in reply.rejected)
-        return super()._acknowledge(flight, replace(reply, rejected=rejected))
+        return super()._acknowledge(flight, replace(reply, rejected=rejected), open_period)
+
+
+class ParksTheClosed(Totals):
+    """Gives up what the hub closed a period without."""
+
+    def _move(self, cell: _Cell, open_period: OpenPeriod | None) -> bool:
+        return False
+
+
+class CorrectsOnce(Totals):
+    """Books what was missing when the period was closed, and loses what comes in for it later."""
+
+    def _correct(self, correction: _Cell, amount: int) -> None:
+        if not correction.total:
+            super()._correct(correction, amount)
+
+
+class CorrectsAndForgetsWhy(Totals):
+    """Books the rest of a closed period as if it had been used in the open one."""
+
+    def _move(self, cell: _Cell, open_period: OpenPeriod | None) -> bool:
+        if open_period is None or cell.window is None:
+            return False
+        window, _ = open_period(cell.key[1], cell.window)
+        if window == cell.window:
+            return False
+        self.add(window, *cell.key, cell.kind, cell.total - cell.acked)
+        cell.corrected_by = self._find(window, cell.key, cell.kind)
+        return True
+
+
+class CorrectsForEver(Totals):
+    """Corrects a correction that was refused, and that one, and so on, a round at a time."""
+
+    def _move(self, cell: _Cell, open_period: OpenPeriod | None) -> bool:
+        if cell.reason is None:
+            return super()._move(cell, open_period)
+        cell.queued = True
+        self._later.append(cell)
+        return True
 
 
 class NeverDone(MemoryUsage):
@@ -360,8 +418,19 @@ BROKEN: dict[str, tuple[Harness, str]] = {
     "TrustsTheHub": (Harness(TrustsTheHub), "a_hub_that_forgot_is_told_everything"),
     "CountsTwice": (Harness(CountsTwice), "another_writer_is_left_its_source"),
     "Fights": (Harness(Fights), "another_writer_is_left_its_source"),
+    "TakesBusyForNothing": (
+        Harness(TakesBusyForNothing),
+        "what_was_rejected_for_now_is_said_again_though_it_came_back",
+    ),
     "GivesUp": (Harness(GivesUp), "what_is_rejected_for_now_comes_again"),
     "Insists": (Harness(Insists), "what_is_rejected_for_good_stops_nothing_else"),
+    "ParksTheClosed": (Harness(ParksTheClosed), "what_belongs_to_a_closed_period_is_booked_in_the_open_one"),
+    "CorrectsOnce": (Harness(CorrectsOnce), "what_belongs_to_a_closed_period_is_booked_in_the_open_one"),
+    "CorrectsAndForgetsWhy": (
+        Harness(CorrectsAndForgetsWhy),
+        "what_belongs_to_a_closed_period_is_booked_in_the_open_one",
+    ),
+    "CorrectsForEver": (Harness(CorrectsForEver), "a_correction_that_is_refused_is_not_tried_for_ever"),
     "NeverDone": (Harness(usage=NeverDone), "a_ticket_is_done_after_the_flush"),
     "RestartsInside": (Harness(RestartsInside), "a_step_of_the_wall_clock_loses_nothing"),
 }

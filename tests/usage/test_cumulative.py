@@ -7,7 +7,15 @@ import pytest
 from hivetenancy.errors import HubContractError
 from hivetenancy.ids import TenantId
 from hivetenancy.plans import MAX_AMOUNT, QuotaKind
-from hivetenancy.sources import RejectCode, RejectedLine, SourceConflict, UsageReply, UsageReport
+from hivetenancy.sources import (
+    RejectCode,
+    RejectedLine,
+    SourceConflict,
+    UsageKind,
+    UsageLine,
+    UsageReply,
+    UsageReport,
+)
 from hivetenancy.usage.cumulative import ALARMS_MAX, AlarmKind, Totals, Window
 
 ACME = TenantId("acme")
@@ -244,6 +252,105 @@ def test_what_the_old_source_owes_goes_before_a_new_one() -> None:
     assert totals.report(fresh="e" * 32) is None
     later = sent(totals, "e" * 32)
     assert (later.source, [(line.dimension, line.value) for line in later.lines]) == ("e" * 32, [("searches", 5)])
+
+
+def refuse(totals: Totals, window: Window, code: RejectCode = RejectCode.PERIOD_CLOSED) -> UsageLine:
+    """Send the next report, of one line, and refuse it for good while *window* is the open period."""
+    report = sent(totals)
+    (line,) = report.lines
+    reply = UsageReply(last_sequence=report.sequence, rejected=(RejectedLine(index=0, code=code, permanent=True),))
+    totals.settle(report, reply, fresh="f" * 32, open_period=lambda _cell, _window: (window, "period_closed 2100-01"))
+    return line
+
+
+MARCH: Window = (59, 90)
+
+
+def test_what_a_closed_period_lacks_is_a_correction() -> None:
+    """It is booked in the open period in the same round, and what still comes in for the closed one follows it."""
+    totals = made()
+    acknowledge(totals)
+    count(totals, 4)
+    refuse(totals, FEBRUARY)
+    assert totals.unreported == 1
+    count(totals, 10)
+    count(totals, 100, FEBRUARY)
+    lines = {line.kind: line for line in sent(totals).lines}
+    correction = lines[UsageKind.CORRECTION]
+    assert (correction.value, correction.period_start_us, correction.reason) == (14, 31, "period_closed 2100-01")
+    assert lines[UsageKind.COUNTER].value == 100
+    assert totals.total(JANUARY, ACME, "searches") == 17
+    assert totals.total(FEBRUARY, ACME, "searches") == 114, "as the hub has it, correction included"
+    assert not totals.alarms
+
+
+def test_a_correction_moves_on_while_periods_close() -> None:
+    """After a long outage the correction itself comes too late: it is booked in the next period, and not parked."""
+    totals = made()
+    refuse(totals, FEBRUARY)
+    count(totals, 4)
+    assert refuse(totals, MARCH).value == 7
+    count(totals, 10)
+    (line,) = sent(totals).lines
+    assert (line.kind, line.value, line.period_start_us) == (UsageKind.CORRECTION, 17, 59)
+    assert [totals.total(window, ACME, "searches") for window in (FEBRUARY, MARCH)] == [0, 17]
+    assert not totals.alarms
+
+
+@pytest.mark.parametrize("code", [RejectCode.PERIOD_CLOSED, RejectCode.KIND_MISMATCH])
+def test_a_correction_that_is_refused_is_parked(code: RejectCode) -> None:
+    """Where there is no later period, or the refusal is another, the alarm says what is missing and of which period."""
+    totals = made()
+    refuse(totals, FEBRUARY)
+    refuse(totals, FEBRUARY, code)
+    count(totals, 4)
+    totals.begin_round()
+    assert totals.report(fresh="") is None
+    (alarm,) = totals.alarms
+    assert (alarm.kind, alarm.code, alarm.missing) == (AlarmKind.PARKED, code, 3)
+    assert (alarm.period_start_us, alarm.reason) == (31, "period_closed 2100-01")
+    assert [parked.missing for parked in totals.parked] == [7]
+
+
+def test_a_closed_cell_is_kept_as_long_as_its_correction() -> None:
+    """What comes in late finds the correction as long as that can grow; then both go."""
+    totals = made()
+    refuse(totals, FEBRUARY)
+    acknowledge(totals)
+    assert totals.drop_closed(40) == 0
+    count(totals, 4)
+    assert [line.value for line in sent(totals).lines] == [7]
+    acknowledge(totals)
+    assert totals.drop_closed(60) == 2
+    assert totals.total(JANUARY, ACME, "searches") == 0
+
+
+def test_a_correction_goes_on_in_a_new_source() -> None:
+    """When somebody else takes the source, what the hub acknowledged of a correction is not said again."""
+    totals = made()
+    refuse(totals, FEBRUARY)
+    acknowledge(totals)
+    count(totals, 4)
+    totals.settle(sent(totals), SourceConflict(last_sequence=9), fresh="e" * 32)
+    (line,) = sent(totals).lines
+    assert (line.kind, line.value) == (UsageKind.CORRECTION, 4)
+
+
+def test_history_lost_of_a_closed_period_is_an_alarm() -> None:
+    """A hub that forgot, and closed the period since, cannot be told again; the alarm names what it may lack."""
+    totals = made()
+    acknowledge(totals)
+    count(totals, 1, None, "keys")
+    totals.settle(sent(totals), SourceConflict(last_sequence=0), fresh="f" * 32)
+    report = sent(totals)
+    index = [line.dimension for line in report.lines].index("searches")
+    rejected = (RejectedLine(index=index, code=RejectCode.PERIOD_CLOSED, permanent=True),)
+    reply = UsageReply(last_sequence=report.sequence, rejected=rejected)
+    totals.settle(report, reply, fresh="", open_period=lambda _cell, _window: (FEBRUARY, "period_closed 2100-01"))
+    *_, alarm = totals.alarms
+    assert (alarm.kind, alarm.dimension, alarm.missing) == (AlarmKind.HISTORY_LOST, "searches", 3)
+    totals.begin_round()
+    assert totals.report(fresh="") is None
 
 
 def test_a_final_report_closes_the_source() -> None:

@@ -13,7 +13,7 @@ from hivetenancy.errors import ConfigurationError, MissingTenantError
 from hivetenancy.ids import TenantId
 from hivetenancy.periods import Period, bounds
 from hivetenancy.plans import DimensionSpec, QuotaKind
-from hivetenancy.sources import UsageReply
+from hivetenancy.sources import RejectCode, RejectedLine, UsageReply
 from hivetenancy.testing.clock import ManualClock
 from hivetenancy.usage.memory import MemoryUsage
 
@@ -145,6 +145,34 @@ def test_a_recorder_does_not_wait_for_the_lock() -> None:
         for _ in range(500):
             usage.record(ACME, {"searches": 1})
     assert usage.total(ACME, "searches", JANUARY_2100) == 500
+
+
+@pytest.mark.parametrize(
+    ("period", "zone", "days", "reason"),
+    [
+        (Period.MONTH, "UTC", 40, "period_closed 2100-01"),
+        (Period.MONTH, "Asia/Tokyo", 40, "period_closed 2100-01"),
+        (Period.DAY, "UTC", 1, "period_closed 2100-01-01"),
+        (Period.HOUR, "Asia/Kolkata", 1, "period_closed 2099-12-31T23:30Z"),
+    ],
+)
+def test_a_correction_names_the_period_it_makes_good(period: Period, zone: str, days: int, reason: str) -> None:
+    """The reason of a correction is the closed period in its own calendar, and its place is the open one."""
+    clock = ManualClock()
+    spec = DimensionSpec(name="hits", unit="hits", kind=QuotaKind.COUNTER, period=period)
+    usage = made(dimensions={"hits": spec}, clock=clock, zone=zone)
+    usage.record(ACME, {"hits": 3})
+    clock.advance(days * 86400)
+    usage.begin_round()
+    first = usage.next_report()
+    assert first is not None
+    closed = RejectedLine(index=0, code=RejectCode.PERIOD_CLOSED, permanent=True)
+    usage.settle(first, UsageReply(last_sequence=1, rejected=(closed,)))
+    second = usage.next_report()
+    assert second is not None
+    (line,) = second.lines
+    assert (line.reason, line.value) == (reason, 3)
+    assert line.period_start_us == bounds(period, clock.now()[1], zone)[0]
 
 
 def test_old_periods_do_not_pile_up() -> None:

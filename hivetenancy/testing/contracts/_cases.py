@@ -22,7 +22,9 @@ Cases use plain asserts and import no test framework, so that any runner will do
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar, overload
 
@@ -98,3 +100,14 @@ class Cases(Sequence[Case[HarnessT]]):
 
     def __len__(self) -> int:
         return len(self._cases)
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    """Let threads take turns as often as the interpreter can, so that a race has many chances to go wrong."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

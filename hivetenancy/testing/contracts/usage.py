@@ -18,11 +18,12 @@ from typing import Any, Final, Protocol, TypeAlias
 from hivetenancy.clock import DAY_US, SECOND_US, Clock
 from hivetenancy.errors import HubUnavailableError, TenancyError
 from hivetenancy.ids import CellKey, TenantId
-from hivetenancy.plans import MAX_AMOUNT, QuotaKind
+from hivetenancy.plans import MAX_AMOUNT
 from hivetenancy.sources import (
     RejectCode,
     RejectedLine,
     SourceConflict,
+    UsageKind,
     UsageLine,
     UsageReply,
     UsageReport,
@@ -31,7 +32,7 @@ from hivetenancy.sources import (
 from hivetenancy.usage import Flushes, UsageReporter
 
 from ..clock import ManualClock
-from ._cases import Cases
+from ._cases import Cases, switching_often
 
 LINES_MAX: Final = 1000
 """Most lines of a report (HiveHub wire 4.6)."""
@@ -70,7 +71,7 @@ class _Source:
     sequence: int = 0
     report: UsageReport | None = None
     reply: UsageReply | None = None
-    values: dict[Place, int] = field(default_factory=dict)
+    values: dict[tuple[Place, str | None], int] = field(default_factory=dict)
 
     def copy(self) -> _Source:
         return _Source(self.sequence, self.report, self.reply, dict(self.values))
@@ -121,7 +122,7 @@ class LedgerHub:
         for index, line in enumerate(report.lines):
             code = self._judge(stored, report.lines[:index], line)
             if code is None:
-                stored.values[_place(line)] = line.value
+                stored.values[_place(line), line.reason] = line.value
             else:
                 passing = code in (RejectCode.BUSY, RejectCode.PERIOD_NOT_OPEN)
                 rejected.append(RejectedLine(index=index, code=code, permanent=not passing))
@@ -130,16 +131,30 @@ class LedgerHub:
         return stored.reply
 
     def _judge(self, stored: _Source, before: tuple[UsageLine, ...], line: UsageLine) -> RejectCode | None:
-        counter = line.kind is QuotaKind.COUNTER
-        if _place(line) in map(_place, before):
+        counter = line.kind is UsageKind.COUNTER
+        if any((_place(line), line.reason) == (_place(other), other.reason) for other in before):
             return RejectCode.DUPLICATE_LINE
         if abs(line.value) >= MAX_AMOUNT:
             return RejectCode.OUT_OF_RANGE
-        if counter != (line.period_start_us is not None):
+        correction = line.kind is UsageKind.CORRECTION
+        if correction != (line.reason is not None) or (counter and line.period_start_us is None):
             return RejectCode.KIND_MISMATCH
-        if counter and line.value < stored.values.get(_place(line), 0):
+        if line.period_start_us is not None and not counter and not correction:
+            return RejectCode.KIND_MISMATCH
+        if counter and line.value < stored.values.get((_place(line), None), 0):
             return RejectCode.REGRESSED
         return None if self.reject is None else self.reject(line)
+
+    def close(self, period_start_us: int) -> None:
+        """Take nothing more for a period, whatever else is rejected."""
+        before = self.reject
+
+        def closed(line: UsageLine) -> RejectCode | None:
+            if line.period_start_us == period_start_us:
+                return RejectCode.PERIOD_CLOSED
+            return None if before is None else before(line)
+
+        self.reject = closed
 
     def forget(self, reports: int) -> None:
         """Lose the last *reports* reports of the source that reported last, as a restored copy would."""
@@ -157,10 +172,10 @@ class LedgerHub:
         return list(self._sources)
 
     def totals(self) -> dict[Place, int]:
-        """Everything counted, summed over the sources; cells of zero are left out."""
+        """Everything counted, summed over the sources, corrections in their period; cells of zero are left out."""
         sums: dict[Place, int] = {}
         for source in self._sources.values():
-            for place, value in source.values.items():
+            for (place, _), value in source.values.items():
                 sums[place] = sums.get(place, 0) + value
         return {place: value for place, value in sums.items() if value}
 
@@ -458,6 +473,24 @@ async def what_is_rejected_for_now_comes_again(harness: UsageHarness) -> None:
 
 
 @CASES.add
+async def what_was_rejected_for_now_is_said_again_though_it_came_back(harness: UsageHarness) -> None:
+    """A sink over calls may have begun to tell what it could not confirm; so it has to hear that it was taken back."""
+    world = _World(harness)
+    world.record(storage_bytes=3)
+    await world.flush()
+    world.hub.reject = lambda line: RejectCode.BUSY if line.dimension == "storage_bytes" else None
+    world.record(storage_bytes=4, keys=1)
+    await world.flush()
+    world.record(storage_bytes=-4)
+    world.hub.reject = None
+    await world.flush()
+    lines = [line.value for report in world.hub.received for line in report.lines if line.dimension == "storage_bytes"]
+    assert lines == [3, 7, 3]
+    await world.flush()
+    assert len(world.hub.received) == 3, "there was nothing left to say"
+
+
+@CASES.add
 async def what_is_rejected_for_good_stops_nothing_else(harness: UsageHarness) -> None:
     """A line that the hub will never take is not sent for ever, and does not hold up the others."""
     world = _World(harness)
@@ -469,6 +502,45 @@ async def what_is_rejected_for_good_stops_nothing_else(harness: UsageHarness) ->
     assert world.counter(world.month()) == 111
     lines = [line for report in world.hub.received for line in report.lines if line.tenant_id == OTHER]
     assert len(lines) == 1, "a line that was refused for good was sent again"
+
+
+@CASES.add
+async def what_belongs_to_a_closed_period_is_booked_in_the_open_one(harness: UsageHarness) -> None:
+    """What the hub closed a period without is a correction in the open one, signed with its reason, and all of it."""
+    world = _World(harness)
+    january = world.month()
+    world.record(searches=1)
+    await world.flush()
+    before = world.clock.now()
+    world.record(searches=10)
+    world.clock.advance(40 * 86400)
+    february = world.month()
+    world.hub.close(january)
+    world.record(searches=100)
+    for _ in range(2):
+        await world.flush()
+    assert (world.counter(january), world.counter(february)) == (1, 110)
+    world.usage.record(ACME, {"searches": 1000}, now=before)
+    for _ in range(2):
+        await world.flush()
+    assert (world.counter(january), world.counter(february)) == (1, 1110)
+    lines = [line for report in world.hub.received for line in report.lines if line.kind is UsageKind.CORRECTION]
+    assert lines
+    assert all(line.reason is not None and line.reason.startswith("period_closed") for line in lines)
+    assert {line.period_start_us for line in lines} == {february}
+
+
+@CASES.add
+async def a_correction_that_is_refused_is_not_tried_for_ever(harness: UsageHarness) -> None:
+    """A hub that takes no correction either is told so once, and everything else goes on."""
+    world = _World(harness)
+    world.hub.reject = lambda line: RejectCode.PERIOD_CLOSED if line.period_start_us is not None else None
+    for amount in (1, 10, 100):
+        world.record(searches=amount, storage_bytes=amount)
+        await world.flush()
+    assert world.gauge() == 111
+    refused = [line for report in world.hub.received for line in report.lines if line.dimension == "searches"]
+    assert [line.kind for line in refused] == [UsageKind.COUNTER, UsageKind.CORRECTION]
 
 
 @CASES.add
@@ -498,13 +570,14 @@ async def records_of_many_threads_all_count(harness: UsageHarness) -> None:
             world.usage.record(ACME, {"searches": 1, "storage_bytes": 2})
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    ready.wait()
-    while any(worker.is_alive() for worker in workers):
-        await world.flush()
-    for worker in workers:
-        worker.join()
+    with switching_often():
+        for worker in workers:
+            worker.start()
+        ready.wait()
+        while any(worker.is_alive() for worker in workers):
+            await world.flush()
+        for worker in workers:
+            worker.join()
     await world.flush()
     assert (world.counter(world.month()), world.gauge()) == (threads * each, 2 * threads * each)
 

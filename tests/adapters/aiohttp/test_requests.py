@@ -453,6 +453,7 @@ async def storm(rounds: int, *, cancels: bool, leak: bool = False) -> dict[str, 
             odd = [r for r in results if isinstance(r, Exception) and not isinstance(r, ClientError)]
             assert odd == []
         if leak:
+            await made.quiet()  # what is seen held is held by the leak
             hanging = asyncio.create_task(one(made, "leak"))
             async with asyncio.timeout(10):
                 while "operations" not in await made.world.all_held():  # noqa: ASYNC110

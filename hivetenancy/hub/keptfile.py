@@ -1,0 +1,306 @@
+"""The SQLite file that a node's knowledge lies in: made, judged, locked, read and changed.
+
+Damage is judged by kind. Limits, digests and the feed's place are *copies* of what the hub knows: a damaged row is
+forgotten, and the tenant or key is merely unknown again. The stamp, the announcement, pinned strategies, absolute
+totals and frozen deliveries are known *here alone*: if one of them is damaged the file is refused, because guessing
+would bill somebody wrongly. SQLite keeps no checksum of its pages, so each row carries one.
+
+The file belongs to one process. SQLite's own exclusive lock says so, and nothing beside the file: it is a POSIX record
+lock, which the kernel drops with its process and which a forked child does not inherit. For that reason nothing here
+opens and closes an existing file on the side: closing any descriptor of it would drop the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import stat
+import zlib
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+from hivetenancy.errors import ConfigurationError
+from hivetenancy.ids import TenantId
+
+from .kept import ROW_VERSION, FeedPlace, KeptAnnouncement, KeptLimits, UsageCell, encode_limits
+
+_log: Final = logging.getLogger("hivetenancy")
+
+APPLICATION_ID: Final = 0x48764B6E
+"""``HvKn`` in the file's header: what tells our file from anybody else's SQLite file."""
+
+SCHEMA_VERSION: Final = 1
+"""Of the tables. A file of a later version is refused, never rewritten."""
+
+LIMITS, DIGESTS, FACTS, PINS, ABSOLUTES, DELIVERIES = TABLES = (
+    "limits",
+    "digests",
+    "facts",
+    "pins",
+    "absolutes",
+    "deliveries",
+)
+HUB_ID, ANNOUNCEMENT, PLACE, WRITTEN = b"hub_id", b"announcement", b"place", b"written"
+"""The rows of ``facts``; *written* is the latest wall time at which the file was written."""
+
+_COPIES: Final = frozenset({(LIMITS, None), (DIGESTS, None), (FACTS, PLACE), (FACTS, WRITTEN)})
+
+_PRAGMAS: Final = ("trusted_schema=OFF", "cell_size_check=ON", "locking_mode=EXCLUSIVE")
+
+
+class Row(NamedTuple):
+    """What stands under a key: a time, where it has one (otherwise 0), and the text or bytes."""
+
+    at_us: int
+    body: bytes
+
+
+Change: TypeAlias = "Row | KeptLimits | None"
+"""A row to write, limits to be written down by the writer's thread, or ``None``: remove it."""
+
+
+def checksum(key: bytes, at_us: int, body: bytes) -> int:
+    """Return the checksum of a row, its key included."""
+    return zlib.crc32(body, zlib.crc32(b"%d:%d:" % (len(key), at_us), zlib.crc32(key)))
+
+
+def to_key(value: str) -> bytes:
+    """Return *value* as a key; every string has one."""
+    return value.encode("utf-8", "surrogatepass")  # a name that cannot be encoded must not fail a whole group
+
+
+def from_key(value: bytes) -> str:
+    """Return what `to_key` was given."""
+    return value.decode("utf-8", "surrogatepass")
+
+
+def write_rows(connection: sqlite3.Connection, table: str, changes: Mapping[bytes, Change], now_us: int) -> None:
+    """Apply *changes* to a table within a transaction; limits asked for after *now_us* are dated as unknown."""
+
+    def rows() -> Generator[tuple[bytes, int, bytes, int], None, None]:
+        for key, change in changes.items():
+            if isinstance(change, KeptLimits):  # of a time to come: asked before the clock was set back
+                sent_us = change.sent_us if change.sent_us <= now_us else 0
+                change = Row(sent_us, encode_limits(change))
+            if change is not None:
+                yield key, change.at_us, change.body, checksum(key, *change)
+
+    connection.executemany(f"INSERT OR REPLACE INTO {table} (key, at_us, body, crc) VALUES (?, ?, ?, ?)", rows())
+    gone = [(key,) for key, change in changes.items() if change is None]
+    connection.executemany(f"DELETE FROM {table} WHERE key = ?", gone)
+
+
+class Contents(NamedTuple):
+    """All rows by table and key, and how many were passed over because they are damaged."""
+
+    rows: dict[str, dict[bytes, Row]]
+    forgotten: int
+
+
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """Return *path* as an absolute one, without a look at the disk."""
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        text = ""
+    if not text or "\0" in text or text.startswith((":memory:", "file:")):
+        raise ConfigurationError(f"the state file must be the path of a file, got {path!r}")
+    return Path(os.path.abspath(text))
+
+
+def _prepare(path: Path) -> None:
+    """Make the file if there is none, or see that it is one of ours alone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise ConfigurationError(f"the folder of the state file {str(path)!r} does not exist: create it") from None
+    except OSError as error:
+        raise ConfigurationError(f"the state file {str(path)!r} cannot be made: {error.strerror}") from error
+    else:
+        with contextlib.closing(os.fdopen(descriptor)):
+            if os.name == "posix":
+                os.fchmod(descriptor, 0o600)  # whatever the umask took away
+    size = _judge(path)
+    log = path.with_name(path.name + "-wal")
+    if os.path.lexists(log) and _judge(log) and not size:  # SQLite would throw the log away
+        raise damaged(path, f"it is empty, and its changes lie in {log.name}")
+
+
+def _judge(path: Path) -> int:
+    """Return the size of a file that nobody else can read or write."""
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise ConfigurationError(f"the state file {str(path)!r} cannot be looked at: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no file"
+        raise ConfigurationError(f"the state file {str(path)!r} is {kind}: name a file, or a path where none is yet")
+    if os.name == "posix":
+        if status.st_uid != os.geteuid():
+            raise ConfigurationError(f"the state file {str(path)!r} belongs to another user: chown it, or name another")
+        if status.st_mode & 0o077:
+            mode = stat.S_IMODE(status.st_mode)
+            raise ConfigurationError(
+                f"the state file {str(path)!r} has mode {mode:04o}, so others may reach it: chmod 600 {path}"
+            )
+    return status.st_size
+
+
+def open_file(path: Path) -> tuple[sqlite3.Connection, Contents]:
+    """Open, lock and read the file, made if there is none. Until it is known to be ours nothing in it is changed.
+
+    Raises:
+        ConfigurationError: It is refused; the message names it and the remedy.
+    """
+    _prepare(path)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(
+            path.as_uri() + "?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("BEGIN EXCLUSIVE")  # the lock stays when this ends: that is the locking mode
+        fresh = _is_fresh(connection, path)
+        connection.execute("COMMIT")
+        if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+            raise ConfigurationError(f"the file system of {str(path)!r} cannot hold a state file: name a local disk")
+        connection.execute("PRAGMA synchronous=FULL")  # what is acknowledged survives a power failure, too
+        connection.create_function("crc", 3, checksum, deterministic=True)
+        if fresh:
+            _make_tables(connection)
+        return connection, _read(connection, path)
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise _refused(path, error) from error
+    except UnicodeError as error:  # sqlite3 cannot even say what is wrong with a schema whose names are damaged
+        if connection is not None:
+            connection.close()
+        raise damaged(path, "its schema cannot be read") from error
+    except BaseException:
+        if connection is not None:
+            connection.close()
+        raise
+
+
+def _is_fresh(connection: sqlite3.Connection, path: Path) -> bool:
+    """Tell a new file from one of ours; refuse any other."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application == version == things == 0:
+        return True
+    if application != APPLICATION_ID:
+        raise ConfigurationError(
+            f"{str(path)!r} is a database, but not a state file of hivetenancy; it was left as it is. Name another path"
+        )
+    if version > SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"the state file {str(path)!r} was written by a later version of hivetenancy (schema {version}, this one "
+            f"knows {SCHEMA_VERSION}); it was left as it is. Upgrade, or name another path"
+        )
+    if version < SCHEMA_VERSION:
+        raise damaged(path, f"its schema is {version}, which never was")
+    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise damaged(path, "its pages do not fit together")
+    return False
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    for table in TABLES:
+        connection.execute(
+            f"CREATE TABLE {table} (key BLOB PRIMARY KEY NOT NULL, at_us INTEGER NOT NULL, body BLOB NOT NULL, "
+            "crc INTEGER NOT NULL)" + ("" if table in (LIMITS, DELIVERIES) else " WITHOUT ROWID")
+        )  # rows as large as those two are slow to find in a table without row ids
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _read(connection: sqlite3.Connection, path: Path) -> Contents:
+    contents: dict[str, dict[bytes, Row]] = {table: {} for table in TABLES}
+    forgotten = 0
+    for table, rows in contents.items():
+        for key, at_us, body, crc in connection.execute(f"SELECT key, at_us, body, crc FROM {table}"):
+            if type(key) is bytes and type(body) is bytes and type(at_us) is int and checksum(key, at_us, body) == crc:
+                rows[key] = Row(at_us, body)
+            elif (table, key if table == FACTS else None) in _COPIES:
+                forgotten += 1
+            else:
+                raise damaged(path, f"a row of {table} does not match its checksum")
+    if forgotten:
+        _log.warning("%d damaged rows of the state file %s count as never kept", forgotten, path)
+    return Contents(contents, forgotten)
+
+
+def read_announcement(facts: Mapping[bytes, Row]) -> KeptAnnouncement | None:
+    """Return the announcement that is kept, if any."""
+    row = facts.get(ANNOUNCEMENT)
+    if row is None:
+        return None
+    version, hub_id, epoch, extensions = json.loads(row.body)
+    if version != ROW_VERSION:
+        raise ValueError(version)
+    return KeptAnnouncement(hub_id=hub_id, epoch=epoch, extensions=frozenset(extensions))
+
+
+def read_place(facts: Mapping[bytes, Row]) -> FeedPlace | None:
+    """Return the feed's place that is kept, if any."""
+    row = facts.get(PLACE)
+    if row is None:
+        return None
+    version, epoch, cursor, revision = json.loads(row.body)
+    if version != ROW_VERSION:
+        return None  # begin anew: everything is verified again
+    return FeedPlace(epoch=epoch, cursor=cursor, revision=revision)
+
+
+def read_cell(key: bytes) -> UsageCell:
+    """Return the cell that a total is kept for."""
+    tenant, dimension, resource = json.loads(key)
+    return UsageCell(TenantId(tenant), dimension, resource)
+
+
+def check_hub(path: Path, stamped: str, hub_id: str) -> None:
+    """Refuse another hub than the one that the file is stamped with."""
+    if stamped != hub_id:
+        raise ConfigurationError(
+            f"the state file {str(path)!r} is of the hub {stamped!r}, and this is {hub_id!r}. Check the hub's URL; if "
+            "the hub was really replaced, settle what is unreported and name another state file"
+        )
+
+
+def damaged(path: Path, how: str) -> ConfigurationError:
+    """Return the error for a file of ours that cannot be trusted."""
+    return ConfigurationError(
+        f"the state file {str(path)!r} is damaged: {how}. It was left as it is: restore it with its -wal file from a "
+        "backup, or move both aside, which forgets what was not reported yet, and start with none"
+    )
+
+
+def _refused(path: Path, error: sqlite3.Error) -> ConfigurationError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest tells more than is needed
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return ConfigurationError(
+            f"the state file {str(path)!r} is in use already: give each process a file of its own, or end the other"
+        )
+    if code == sqlite3.SQLITE_NOTADB:
+        return ConfigurationError(
+            f"{str(path)!r} is no state file, or its header is damaged; it was left as it is. Name another path, or "
+            "restore it from a backup"
+        )
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL):
+        return ConfigurationError(
+            f"the state file {str(path)!r} cannot be written ({error}): make it, its folder and its disk writable"
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return ConfigurationError(f"the disk of the state file {str(path)!r} fails ({error}): see to it")
+    return damaged(path, str(error))

@@ -1,0 +1,1 @@
+"""The contract kits that belong to no room of their own."""
