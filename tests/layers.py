@@ -32,6 +32,7 @@ F0 context.py
 F1 home.py
 F1 background.py
 F1 logs.py
+F1 files.py
 
 F1 sources/protocol.py
 F1 sources/__init__.py
@@ -73,36 +74,8 @@ F3 usage/reporter.py
 F1 hub/__init__.py
 F1 hub/wire.py pydantic pydantic_core
 F1 hub/names.py
-F3 hub/bell.py
-F3 hub/book.py
-F3 hub/feed.py
-F3 hub/keys.py
-F3 hub/plans.py
-F3 hub/resources.py
-F3 hub/credentials.py
-F3 hub/idempotency.py
-F3 hub/state.py
-F3 hub/view.py
-F3 hub/accounts.py
-F3 hub/admin.py
-F3 hub/keydesk.py
-F3 hub/booking.py
-F3 hub/desk.py
-F3 hub/service.py
-F3 hub/statecodec.py
-F3 hub/answers.py pydantic
-F3 hub/api_http.py pydantic
-F3 hub/api_routes.py pydantic
-F3 hub/backend.py
-F3 hub/api_once.py
-F3 hub/api_extensions.py
-F3 hub/api_services.py pydantic
-F3 hub/api_keys.py
-F3 hub/api.py
-F3 hub/openapi.py pydantic
 F3 hub/kept.py
 F3 hub/keptfile.py
-F3 hub/statefile.py
 F3 hub/keptgroup.py
 F3 hub/store.py
 F3 hub/translate.py pydantic
@@ -120,6 +93,36 @@ F3 hub/sinks_calls.py
 F3 hub/sinks_increment.py
 F3 hub/sinks_build.py
 F3 hub/client.py
+
+F3 authority/__init__.py
+F3 authority/bell.py
+F3 authority/book.py
+F3 authority/feed.py
+F3 authority/keys.py
+F3 authority/plans.py
+F3 authority/resources.py
+F3 authority/credentials.py
+F3 authority/idempotency.py
+F3 authority/state.py
+F3 authority/view.py
+F3 authority/accounts.py
+F3 authority/admin.py
+F3 authority/keydesk.py
+F3 authority/booking.py
+F3 authority/desk.py
+F3 authority/service.py
+F3 authority/statecodec.py
+F3 authority/answers.py pydantic
+F3 authority/api_http.py pydantic
+F3 authority/api_routes.py pydantic
+F3 authority/backend.py
+F3 authority/api_once.py
+F3 authority/api_extensions.py
+F3 authority/api_services.py pydantic
+F3 authority/api_keys.py
+F3 authority/api.py
+F3 authority/openapi.py pydantic
+F3 authority/statefile.py
 
 F3 workers.py
 F3 limits.py

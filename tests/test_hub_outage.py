@@ -37,10 +37,10 @@ from hivetenancy import (
     function,
 )
 from hivetenancy import tenant as tenant_module
+from hivetenancy.authority.api import hub_app
+from hivetenancy.authority.service import HubService
 from hivetenancy.clock import SECOND_US
-from hivetenancy.hub.api import hub_app
 from hivetenancy.hub.breaker import CircuitBreaker
-from hivetenancy.hub.service import HubService
 from hivetenancy.sources import BatchAnswer, KeyAnswer
 from hivetenancy.testing import AsgiClient
 from hivetenancy.testing.asgi_http import Response as Answer

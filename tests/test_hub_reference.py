@@ -12,9 +12,9 @@ import pytest
 
 import hivetenancy
 from hivetenancy import HiveHub
+from hivetenancy.authority.api_routes import ROUTES
 from hivetenancy.clock import SECOND_US
 from hivetenancy.hub import breaker, calls, client, origin, transport
-from hivetenancy.hub.api_routes import ROUTES
 from hivetenancy.hub.extensions import Extension, Extensions
 from tests.layers import sources
 from tests.readme import ROOT

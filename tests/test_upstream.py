@@ -200,7 +200,7 @@ VECTORIZER: Final = (
         "a call counts where its function or handler says, and nowhere behind their back",
         f"{ROAD}::test_a_count_is_the_hosts_own_statement",
     ),
-    adopted("totals that are merged add", "tests/hub/test_usage.py::test_sources_are_added"),
+    adopted("totals that are merged add", "tests/authority/test_usage.py::test_sources_are_added"),
     adopted("a net may be negative", f"{QUOTA}[an_underflow_keeps_its_sign_and_makes_no_room]"),
     turned(
         "searches and requests alone are no change to report",
@@ -213,7 +213,7 @@ VECTORIZER: Final = (
     adopted("one name in two tenants is two objects", f"{ROAD}::test_the_same_name_in_two_tenants_is_two_objects"),
     adopted("neither tenant lists, reads or deletes what is the other's", f"{DEMO}::test_foreign_equals_missing"),
     adopted("an unknown key is nobody", f"{KEYS}[a_well_formed_key_is_nobody]"),
-    adopted("a key belongs to one tenant", "tests/hub/test_service.py::test_a_secret_can_be_traced_to_its_key"),
+    adopted("a key belongs to one tenant", "tests/authority/test_service.py::test_a_secret_can_be_traced_to_its_key"),
     adopted("a name is free again after its delete", f"{ROAD}::test_the_same_name_in_two_tenants_is_two_objects"),
     adopted("a scoped name holds the tenant and the name", f"{PREFIX}::test_the_literals_of_the_default_profile"),
     adopted(
@@ -232,7 +232,7 @@ VECTORIZER: Final = (
     adapted(
         "a tenant has 10 collections, 100,000 vectors and 1 GB by default",
         "it has what its plan says, as the wire states the plans",
-        "tests/hub/test_plans.py::test_a_default_plan",
+        "tests/authority/test_plans.py::test_a_default_plan",
     ),
     adopted("an unknown quota type is refused", f"{QUOTA}[an_undeclared_dimension_has_a_limit_of_zero]"),
     adapted(
@@ -372,7 +372,7 @@ SYNAP: Final = (
         "totals are cumulative and never reset; a reply that was lost changes nothing",
         f"{USAGE}[a_lost_reply_counts_once]",
     ),
-    adopted("statistics add over all", "tests/hub/test_usage.py::test_sources_are_added"),
+    adopted("statistics add over all", "tests/authority/test_usage.py::test_sources_are_added"),
     # rates
     adopted("a burst of 20 on plan free, then a refusal", f"{RATE}::test_e_synap_burst_of_20_at_free_then_refuse"),
     adopted("users have buckets of their own", f"{RATE}::test_e_synap_separate_users_have_separate_buckets"),
@@ -446,7 +446,7 @@ NEXUS: Final = (
         "it has one that stands at zero",
         f"{ROAD}::test_a_fresh_tenant_has_used_nothing",
     ),
-    adopted("an override wins over the plan", "tests/hub/test_service.py::test_limits_follow_plan_and_tenant"),
+    adopted("an override wins over the plan", "tests/authority/test_service.py::test_limits_follow_plan_and_tenant"),
     # middleware
     turned(
         "without a context an answer goes out untouched, without headers",

@@ -40,11 +40,11 @@ from hivetenancy import (
     function,
     quota_limit,
 )
+from hivetenancy.authority.plans import ENTERPRISE, FREE, PRO
 from hivetenancy.cli.kv_server import OPERATION, KeyValueServer, missing
 from hivetenancy.clock import HOUR_US
 from hivetenancy.compose import Tenancy
 from hivetenancy.decision import DONE
-from hivetenancy.hub.plans import ENTERPRISE, FREE, PRO
 from hivetenancy.ids import STANDALONE, Effect, Surface
 from hivetenancy.namespaces.prefix import IdentityNamespaces
 from hivetenancy.plans import Plan, RatePolicy

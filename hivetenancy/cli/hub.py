@@ -80,7 +80,7 @@ def _seconds(text: str) -> float:
 
 
 def _extensions(text: str) -> list[str]:
-    from hivetenancy.hub.view import ALL_EXTENSIONS
+    from hivetenancy.authority.view import ALL_EXTENSIONS
 
     names = [] if text == "none" else text.split(",")
     if not set(names) <= set(ALL_EXTENSIONS):
@@ -89,7 +89,7 @@ def _extensions(text: str) -> list[str]:
 
 
 def _openapi() -> int:
-    from hivetenancy.hub.openapi import openapi
+    from hivetenancy.authority.openapi import openapi
 
     print(json.dumps(openapi(), indent=2))
     return 0

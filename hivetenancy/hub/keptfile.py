@@ -101,17 +101,6 @@ class Contents(NamedTuple):
     forgotten: int
 
 
-def checked_path(path: str | os.PathLike[str]) -> Path:
-    """Return *path* as an absolute one, without a look at the disk."""
-    try:
-        text = os.fsdecode(path)
-    except TypeError:
-        text = ""
-    if not text or "\0" in text or text.startswith((":memory:", "file:")):
-        raise ConfigurationError(f"the state file must be the path of a file, got {path!r}")
-    return Path(os.path.abspath(text))
-
-
 def _prepare(path: Path) -> None:
     """Make the file if there is none, or see that it is one of ours alone."""
     try:

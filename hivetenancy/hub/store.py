@@ -23,6 +23,7 @@ from typing import Final
 from hivetenancy.clock import SECOND_US, Clock, SystemClock
 from hivetenancy.decision import DONE, Ticket
 from hivetenancy.errors import ConfigurationError, MisuseError, StoreUnavailableError
+from hivetenancy.files import checked_path
 from hivetenancy.ids import Dimension, TenantId
 
 from .kept import (
@@ -53,7 +54,6 @@ from .keptfile import (
     Contents,
     Row,
     check_hub,
-    checked_path,
     damaged,
     from_key,
     open_file,

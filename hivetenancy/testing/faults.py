@@ -15,9 +15,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from hivetenancy.authority.bell import Bell
 from hivetenancy.clock import SECOND_US
 from hivetenancy.errors import ConfigurationError, HubContractError, HubUnavailableError, TenancyError
-from hivetenancy.hub.bell import Bell
 
 SOURCE_CALLS: Final = ("introspect", "introspect_batch", "limits", "limits_batch", "changes", "report")
 """The calls that stand behind the four source protocols."""

@@ -1,6 +1,6 @@
 """`FakeHiveHub`: a HiveHub in memory, for tests.
 
-The model is `hivetenancy.hub.service.HubService`, the same that other authorities are built on; only what is false on
+The model is `HubService`, the same that other authorities are built on; only what is false on
 purpose stands in this room. One fake answers in three ways that give the same answers: method calls (the four source
 protocols), an ASGI application under the real client (`FakeHiveHub.app`, `FakeHiveHub.connect`), and a process
 (``hivetenancy hub serve``). Whichever way it is asked, the call is journalled and meets the faults that were planted.
@@ -13,9 +13,9 @@ from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from hivetenancy.authority.credentials import ServiceIdentity
+from hivetenancy.authority.view import Inspection, LimitsPage
 from hivetenancy.errors import HubUnavailableError
-from hivetenancy.hub.credentials import ServiceIdentity
-from hivetenancy.hub.view import Inspection, LimitsPage
 from hivetenancy.ids import TenantId
 from hivetenancy.plans import Plan
 from hivetenancy.sources import (
@@ -35,7 +35,7 @@ from .hub_door import JOURNAL
 from .hub_tenants import FakeTenant, IssuedKey
 
 if TYPE_CHECKING:
-    from hivetenancy.hub.backend import Backend
+    from hivetenancy.authority.backend import Backend
     from hivetenancy.hub.client import HiveHub
     from hivetenancy.sources import ControlPlane, SignalsChanges
 
@@ -57,7 +57,7 @@ class FakeHiveHub(FakeHubCore):
         clock: The hub's clock; ``None``: the machine's, which `advance` pushes ahead.
         plans: Plans beside, or instead of, ``free``, ``pro`` and ``enterprise``, by name.
         seed: Makes every id and secret the same in each run; such secrets begin ``hh_test_seeded_``. ``None``: random.
-        extensions: What it speaks on the wire beside the 23 calls, of `hivetenancy.hub.view.ALL_EXTENSIONS`; none: a
+        extensions: What it speaks on the wire beside the 23 calls, of `ALL_EXTENSIONS`; none: a
             hub of today's wire. ``None``: all. Its methods are there whatever this says.
         service: The one service that `service_key` speaks for; ``None``: all.
         state: Keep everything in this SQLite file, on disk before each answer, and go on from there; `close` lets go

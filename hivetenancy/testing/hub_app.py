@@ -1,6 +1,6 @@
 """A fake hub as an ASGI application: the wire, and the faults that only bytes can have.
 
-What the application answers is that of `hivetenancy.hub.api`; a fault that its call met is put over it here. A broken
+What the application answers is that of `HubApp`; a fault that its call met is put over it here. A broken
 connection is nothing that ASGI knows: under uvicorn the connection is cut, anywhere else `ConnectionFaultError` is
 raised, which a transport in the same process turns into its own error.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from hivetenancy.authority.api import AUTHORITY, hub_app
+from hivetenancy.authority.api_http import Answer, ClientGoneError, Receive, Scope, Send
+from hivetenancy.authority.backend import Backend
 from hivetenancy.clock import SECOND_US
-from hivetenancy.hub.api import AUTHORITY, hub_app
-from hivetenancy.hub.api_http import Answer, ClientGoneError, Receive, Scope, Send
-from hivetenancy.hub.backend import Backend
 
 from .faults import EXCHANGE, ConnectionFaultError, Exchange, Fault
 from .hub_core import FakeHubCore

@@ -17,9 +17,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from hivetenancy.clock import SECOND_US
-from hivetenancy.errors import ConfigurationError, TenancyError
-from hivetenancy.hub.api_http import (
+from hivetenancy.authority.api_http import (
     Answer,
     ClientGoneError,
     Receive,
@@ -31,7 +29,9 @@ from hivetenancy.hub.api_http import (
     parse_body,
     read_body,
 )
-from hivetenancy.hub.keys import Key, checked_permissions, checked_rules, checked_service
+from hivetenancy.authority.keys import Key, checked_permissions, checked_rules, checked_service
+from hivetenancy.clock import SECOND_US
+from hivetenancy.errors import ConfigurationError, TenancyError
 from hivetenancy.hub.names import split_path
 
 from .faults import USUAL_FAULTS, Fault, known, made_fault

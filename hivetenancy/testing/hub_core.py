@@ -14,11 +14,11 @@ from os import PathLike
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
+from hivetenancy.authority.credentials import ALL_SCOPES, MintedServiceKey
+from hivetenancy.authority.keys import ALPHABET, SECRET_LENGTH, mint
+from hivetenancy.authority.view import HubView
 from hivetenancy.clock import Clock
 from hivetenancy.errors import ConfigurationError
-from hivetenancy.hub.credentials import ALL_SCOPES, MintedServiceKey
-from hivetenancy.hub.keys import ALPHABET, SECRET_LENGTH, mint
-from hivetenancy.hub.view import HubView
 from hivetenancy.ids import Dimension, Environment, KeyId, Permission, TenantId
 from hivetenancy.plans import Plan
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
+from hivetenancy.authority.bell import Bell
 from hivetenancy.clock import SECOND_US, Clock
 from hivetenancy.errors import HubUnavailableError
-from hivetenancy.hub.bell import Bell
 from hivetenancy.sources import ChangeBatch
 
 from .faults import EXCHANGE, Call, Connection, Exchange, Fault, FaultPlan, Held, known, unheard

@@ -11,7 +11,7 @@ import asyncio
 import re
 from typing import Final
 
-from hivetenancy.hub.api_http import Answer, Message, Receive, RequestError, Scope, Send, encoded
+from hivetenancy.authority.api_http import Answer, Message, Receive, RequestError, Scope, Send, encoded
 
 from .hub_control import Application, reply
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from hivetenancy.hub.api_http import Message
+from hivetenancy.authority.api_http import Message
 from hivetenancy.hub.client import HiveHub
 
 from .faults import ConnectionFaultError

@@ -9,12 +9,12 @@ from os import PathLike
 from typing import Any
 from uuid import uuid4
 
+from hivetenancy.authority.feed import ChangeLog
+from hivetenancy.authority.state import HubState
+from hivetenancy.authority.statefile import KeptHubService
+from hivetenancy.authority.view import HubView
 from hivetenancy.clock import SECOND_US, Clock, Instant
 from hivetenancy.errors import ConfigurationError
-from hivetenancy.hub.feed import ChangeLog
-from hivetenancy.hub.state import HubState
-from hivetenancy.hub.statefile import KeptHubService
-from hivetenancy.hub.view import HubView
 from hivetenancy.ids import KeyId
 
 

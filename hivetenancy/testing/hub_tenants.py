@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
+from hivetenancy.authority.admin import UNCHANGED, MintedKey, Unchanged
+from hivetenancy.authority.keys import Key
+from hivetenancy.authority.service import HubService
 from hivetenancy.clock import SECOND_US
-from hivetenancy.hub.admin import UNCHANGED, MintedKey, Unchanged
-from hivetenancy.hub.keys import Key
-from hivetenancy.hub.service import HubService
 from hivetenancy.ids import Dimension, Environment, KeyId, Permission, TenantId
 from hivetenancy.plans import Policy, QuotaLimit
 from hivetenancy.sources import TenantStatus

@@ -21,12 +21,12 @@ from hivetenancy.access_keys.cached import CachedAccessKeys
 from hivetenancy.access_keys.feed import Feed
 from hivetenancy.access_keys.format import digest
 from hivetenancy.access_keys.protocol import Principal
+from hivetenancy.authority.service import HubService
 from hivetenancy.cli.bench import Report, Row, SteadyClock, Work, measure, request, starlette_app
 from hivetenancy.clock import SECOND_US
 from hivetenancy.compose import Tenancy
 from hivetenancy.errors import UnavailableError
 from hivetenancy.functions import FunctionRegistry
-from hivetenancy.hub.service import HubService
 from hivetenancy.ids import Effect, TenantId
 from hivetenancy.limits import CachedLimits
 from hivetenancy.plans import Plan, quota_limit

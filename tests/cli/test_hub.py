@@ -26,8 +26,8 @@ from tests.tiers import examples, needs_program
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: `hub serve` needs the extra demo")
 
+from hivetenancy.authority.openapi import openapi
 from hivetenancy.cli import hub as command
-from hivetenancy.hub.openapi import openapi
 
 WHERE = Path(hivetenancy.__path__[0]).parent
 BASE = "/api/internal"

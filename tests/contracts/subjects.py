@@ -15,14 +15,14 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from hivetenancy.hub.api import hub_app
+from hivetenancy.authority.api import hub_app
+from hivetenancy.authority.service import HubService
 from hivetenancy.hub.client import HiveHub
-from hivetenancy.hub.service import HubService
 from hivetenancy.ids import Dimension, KeyId, TenantId
 from hivetenancy.sources import ControlPlane, TenantStatus
 from hivetenancy.testing import ManualClock
 from hivetenancy.testing.contracts.control_plane import Issued, RawReply
-from tests.hub.asking import raw_ask
+from tests.authority.asking import raw_ask
 from tests.hub.wired import BASE, Answer, Got, Line, Sent, client_on, from_app
 
 PLAIN = ssl.create_default_context()  # loaded once: each client would read the certificates again

@@ -13,12 +13,12 @@ from hivetenancy.access_keys.feed import Feed
 from hivetenancy.access_keys.floors import KEY_EVENTS, TENANT_EVENTS, Floors
 from hivetenancy.access_keys.format import digest
 from hivetenancy.access_keys.protocol import Principal
+from hivetenancy.authority.feed import ChangeLog
+from hivetenancy.authority.view import HubView
 from hivetenancy.clock import SECOND_US
 from hivetenancy.errors import HubUnavailableError, UnavailableError
 from hivetenancy.functions import FunctionRegistry
-from hivetenancy.hub.feed import ChangeLog
 from hivetenancy.hub.kept import KeptLimits, Knowledge
-from hivetenancy.hub.view import HubView
 from hivetenancy.ids import Effect, KeyId, TenantId
 from hivetenancy.limits import CachedLimits
 from hivetenancy.recollection import Recollection

@@ -32,9 +32,9 @@ from uuid import UUID
 from hivetenancy.access_keys.cached import FEED_BOUND_US
 from hivetenancy.access_keys.format import digest
 from hivetenancy.access_keys.protocol import Principal
+from hivetenancy.authority.service import HubService
 from hivetenancy.clock import SECOND_US
 from hivetenancy.errors import ConfigurationError, UnavailableError
-from hivetenancy.hub.service import HubService
 from hivetenancy.ids import Effect, TenantId
 from hivetenancy.limits import GATHER_S, IDLE_US
 from hivetenancy.plans import Plan, quota_limit

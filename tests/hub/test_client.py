@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from hivetenancy.authority.view import ALL_EXTENSIONS
 from hivetenancy.errors import (
     ConfigurationError,
     HubContractError,
@@ -21,7 +22,6 @@ from hivetenancy.errors import (
 from hivetenancy.hub import wire
 from hivetenancy.hub.client import HiveHub
 from hivetenancy.hub.names import MAX_NAME_BYTES
-from hivetenancy.hub.view import ALL_EXTENSIONS
 from hivetenancy.sources import UsageKind, UsageLine, UsageReport
 
 from .wired import SERVICE_KEY, SOURCE, UNKNOWN, Got, Line, Sent, Wired, client_on

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from hivetenancy.access_keys.format import digest
+from hivetenancy.authority.view import ALL_EXTENSIONS
 from hivetenancy.clock import SECOND_US
 from hivetenancy.errors import HubContractError, HubUnavailableError
 from hivetenancy.hub.caller import Caller
 from hivetenancy.hub.extensions import Extension, Extensions
 from hivetenancy.hub.transport import HubTransport
-from hivetenancy.hub.view import ALL_EXTENSIONS
 from hivetenancy.ids import Environment
 from hivetenancy.periods import Period
 from hivetenancy.plans import Plan, QuotaKind, QuotaLimit, RatePolicy, Scope

@@ -2,7 +2,7 @@
 
 `interleaving` has the scheduler and the oracle, `rules_off` the nodes that go without a rule. The counts are printed
 (``pytest -s``). `tests/access_keys/test_machine.py` walks the key cache alone, over a hub in the same process;
-`tests/hub/test_order.py` holds the hub to its half.
+`tests/authority/test_order.py` holds the hub to its half.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pytest
 from hivetenancy.access_keys.cached import CachedAccessKeys, Freshness
 from hivetenancy.access_keys.feed import Feed
 from hivetenancy.access_keys.protocol import Principal
+from hivetenancy.authority.service import HubService
 from hivetenancy.clock import DAY_US, MINUTE_US, SECOND_US
 from hivetenancy.decision import Reason, Refusal
-from hivetenancy.hub.service import HubService
 from hivetenancy.ids import Effect
 from hivetenancy.testing import ManualClock
 from tests.tiers import examples

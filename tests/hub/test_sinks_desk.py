@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import BaseModel
 
+from hivetenancy.authority.resources import CallRefused
+from hivetenancy.authority.service import HubService
 from hivetenancy.errors import HubRefusedError, HubUnavailableError
 from hivetenancy.hub import wire
-from hivetenancy.hub.resources import CallRefused
-from hivetenancy.hub.service import HubService
 from hivetenancy.hub.sinks_build import usage_sink
 from hivetenancy.hub.sinks_increment import SETTLE_US
 from hivetenancy.ids import CellKey

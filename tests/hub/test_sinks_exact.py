@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import pytest
 
+from hivetenancy.authority.service import HubService
 from hivetenancy.clock import DAY_US, SECOND_US
 from hivetenancy.errors import HubUnavailableError
 from hivetenancy.hub import wire
-from hivetenancy.hub.service import HubService
 from hivetenancy.hub.sinks import Account, CallSink, Verdict
 from hivetenancy.hub.sinks_increment import _Pending
 from hivetenancy.hub.sinks_state import MemoryState

@@ -16,6 +16,7 @@ import pytest
 from hivetenancy import Tenancy, compose, workers
 from hivetenancy import tenant as tenant_module
 from hivetenancy.access_keys import Principal
+from hivetenancy.authority.view import ALL_EXTENSIONS
 from hivetenancy.clock import SECOND_US
 from hivetenancy.compose import ClusterTenancy
 from hivetenancy.decision import Reason, Refusal
@@ -23,7 +24,6 @@ from hivetenancy.errors import ConfigurationError, HubContractError, HubUnavaila
 from hivetenancy.gate import Admission, Caller
 from hivetenancy.hub import client as client_module
 from hivetenancy.hub.client import HiveHub
-from hivetenancy.hub.view import ALL_EXTENSIONS
 from hivetenancy.ids import Effect, Surface
 from hivetenancy.sources import BatchAnswer, KeyAnswer
 from hivetenancy.testing import FakeHiveHub, ManualClock

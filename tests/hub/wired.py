@@ -12,10 +12,10 @@ from urllib.parse import parse_qsl
 
 import httpx
 
-from hivetenancy.hub.api import hub_app
+from hivetenancy.authority.api import hub_app
+from hivetenancy.authority.service import HubService
+from hivetenancy.authority.view import ALL_EXTENSIONS
 from hivetenancy.hub.client import HiveHub
-from hivetenancy.hub.service import HubService
-from hivetenancy.hub.view import ALL_EXTENSIONS
 from hivetenancy.ids import TenantId
 from hivetenancy.testing import ManualClock
 

@@ -28,11 +28,11 @@ import uvicorn
 from hivetenancy.access_keys.cached import CachedAccessKeys
 from hivetenancy.access_keys.feed import Feed
 from hivetenancy.access_keys.protocol import Principal
+from hivetenancy.authority.api import hub_app
+from hivetenancy.authority.service import HubService
 from hivetenancy.errors import UnavailableError
 from hivetenancy.functions import FunctionRegistry
-from hivetenancy.hub.api import hub_app
 from hivetenancy.hub.client import HiveHub
-from hivetenancy.hub.service import HubService
 from hivetenancy.ids import Effect
 
 EVERY = 0.02

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hivetenancy.authority.api_routes import ROUTES
 from hivetenancy.errors import (
     ConfigurationError,
     HubContractError,
@@ -15,7 +16,6 @@ from hivetenancy.errors import (
     HubUnavailableError,
     TenancyError,
 )
-from hivetenancy.hub.api_routes import ROUTES
 from hivetenancy.hub.client import HiveHub
 from hivetenancy.sources import (
     InactiveKey,

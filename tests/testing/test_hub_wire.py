@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from hivetenancy import Tenancy, function
+from hivetenancy.authority.view import ALL_EXTENSIONS
 from hivetenancy.errors import ConfigurationError, HubUnavailableError
 from hivetenancy.hub.client import HiveHub
 from hivetenancy.hub.store import StateStore
-from hivetenancy.hub.view import ALL_EXTENSIONS
 from hivetenancy.ids import TenantId
 from hivetenancy.sources import KeyRecord
 from hivetenancy.testing import AsgiClient, FakeHiveHub, ManualClock
