@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from weakref import WeakSet
 
 from hivetenancy.access_keys.cached import CachedAccessKeys, Freshness
 from hivetenancy.access_keys.feed import Feed
@@ -63,6 +64,15 @@ _LOOK_SECONDS: Final = 1.0
 
 _WAIT_SECONDS: Final = 1.0
 """How long a start that waits for the hub pauses between two attempts."""
+
+_WAIT_MOST_SECONDS: Final = 86_400.0
+
+_SOURCES_MAX: Final = 64
+"""How many sources a question about limits may name (HiveHub wire 4.5). A start makes one; what older ones counted is
+taken for somebody else's then, and counts twice: on the safe side."""
+
+_in_use: Final[WeakSet[RemoteHub]] = WeakSet()
+"""Hubs that a tenancy of this process has started with: what one hub confirmed of usage is of one tenancy's totals."""
 
 _CLOSE_SECONDS: Final = 5.0
 """How long stop waits for the last report: long enough for a call with a retry, short enough for a rolling restart."""
@@ -304,6 +314,8 @@ class ClusterTenancy(Tenancy):
         self._home = Home()
         self._remote = _remote(hub)
         self._recollection = _recollection(state, self.clock)
+        if not 0 <= wait_seconds <= _WAIT_MOST_SECONDS:
+            raise ConfigurationError(f"wait_seconds must be 0 to {_WAIT_MOST_SECONDS:g}, got {wait_seconds!r}")
         self._wait_seconds = wait_seconds
         kept = self._recollection
         self._feed = Feed(hub, clock=self.clock, moved=None if kept is None else kept.moved)
@@ -330,7 +342,7 @@ class ClusterTenancy(Tenancy):
             hub,
             floors=lambda: self._feed.floors if getattr(hub, "has_order", True) else None,
             clock=self.clock,
-            sources=lambda: self._usage.sources,
+            sources=lambda: self._usage.sources[-_SOURCES_MAX:],
             learn=self._learn_dimensions,
             keep=None if kept is None else kept.limits_kept,
         )
@@ -358,6 +370,7 @@ class ClusterTenancy(Tenancy):
         self._allow_workers = allow_workers
         self._supervisor = Supervisor()
         self._claimed: str | None = None
+        self._holds_hub = False
         self._starting: asyncio.Task[None] | None = None
         self._running = False
         announce_cluster()
@@ -426,6 +439,7 @@ class ClusterTenancy(Tenancy):
             self._claimed = name
         try:
             self._home.settle_here()
+            self._take_hub()
             self._reporter = self._new_reporter()  # one that was stopped stays so, and it belongs to one loop
             await self._hear_from_the_hub()
         except BaseException:
@@ -435,7 +449,7 @@ class ClusterTenancy(Tenancy):
             ("hub check", None if self._remote is None else self._remote.run),
             ("change feed", self._feed.run),
             ("change feed of keys", None if self._keys_feed in (None, self._feed) else self._keys_feed.run),
-            ("keys", self._keys.run),
+            ("access keys", self._keys.run),
             ("limits", self._limits.run),
             ("connections", self._watch_connections),
             ("usage report", self._reporter.run),
@@ -535,8 +549,20 @@ class ClusterTenancy(Tenancy):
         finally:
             await self._let_go()
 
-    async def _let_go(self) -> None:
+    def _take_hub(self) -> None:
         if self._remote is not None:
+            if self._remote in _in_use:
+                raise ConfigurationError(
+                    f"{self._remote!r} serves another tenancy already, and each would take the other's usage for its "
+                    "own: build one hub for each"
+                )
+            _in_use.add(self._remote)
+            self._holds_hub = True
+
+    async def _let_go(self) -> None:
+        if self._remote is not None and self._holds_hub:
+            self._holds_hub = False
+            _in_use.discard(self._remote)
             await self._remote.aclose()
         if self._recollection is not None:
             await self._recollection.end()
@@ -570,6 +596,7 @@ class ClusterTenancy(Tenancy):
             *(PartHealth(name=part.name, ok=part.ok, why=part.why) for part in self._remote_parts()),
             self._feed_health(),
             self._keys_health(),
+            self._limits_health(),
             PartHealth(name="usage", ok=failures is None, why=failures or ""),
             *self._state_health(),
             *self._supervisor.health(),
@@ -593,7 +620,13 @@ class ClusterTenancy(Tenancy):
         )
         left = self._keys.recalled
         waiting = f"; {left} keys of before are yet to be verified" if left else ""
-        return PartHealth(name="keys", ok=True, why=f"a revoked key may count for up to: {bounds}{waiting}")
+        trouble = self._keys.trouble(now)
+        why = f"a revoked key may count for up to: {bounds}{waiting}"
+        return PartHealth(name="keys", ok=trouble is None, why=f"{trouble}; {why}" if trouble else why)
+
+    def _limits_health(self) -> PartHealth:
+        trouble = self._limits.trouble(self.clock.now())
+        return PartHealth(name="limits of tenants", ok=trouble is None, why=trouble or "")
 
     def _state_health(self) -> tuple[PartHealth, ...]:
         if self._recollection is None:

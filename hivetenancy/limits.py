@@ -22,17 +22,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from hivetenancy.access_keys.floors import Floors
 from hivetenancy.clock import DAY_US, SECOND_US, Clock, Instant, SystemClock
-from hivetenancy.errors import HubUnavailableError
+from hivetenancy.errors import HubContractError, HubUnavailableError
 from hivetenancy.ids import TenantId
 from hivetenancy.plans import QuotaKind
-from hivetenancy.sources import ChangeEvent, ChangeType, LimitsAnswer, LimitsSource, TenantLimits
+from hivetenancy.sources import ChangeEvent, ChangeType, LimitsAnswer, LimitsBatch, LimitsSource, TenantLimits
 
 _log: Final = logging.getLogger("hivetenancy")
 
@@ -60,6 +60,16 @@ PAUSE_US: Final = SECOND_US
 
 _BATCH_MAX: Final = 1000
 """Most tenants in one call (HiveHub wire 4.5)."""
+
+_BATCH_SHRINKS: Final = 4
+"""By how much a batch that was not answered in time is made smaller: where limits are put together from several calls
+a tenant (`hivetenancy.hub.composed`), a thousand at once would never be done."""
+
+_HELD_MAX: Final = 4096
+"""Tenants whose limits were of no use, before those are forgotten that may be asked about again."""
+
+_REMEMBERED_US: Final = 30 * SECOND_US
+"""How long health shows a failure after which nobody asked again."""
 
 _ATTEMPTS: Final = 3
 """Look-ups of one call whose answers were overtaken before they could be given."""
@@ -137,9 +147,11 @@ class CachedLimits:
         self._frozen: dict[TenantId, tuple[TenantLimits, TenantLimits]] = {}
         self._recalled: Callable[[TenantId], LimitsEntry | None] | None = None
         self._recalled_revision = 0
-        self._rows: set[TenantId] = set()  # recalled, and not taken in yet
+        self._rows: dict[TenantId, str] = {}  # recalled, and not taken in yet: their plans
         self._gone: set[TenantId] = set()
         self._pause_until_us = 0
+        self._batch = _BATCH_MAX
+        self._unusable: dict[TenantId, int] = {}  # until when nobody asks again: what the hub said was of no use
         self._away = self._running = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._max_flights = max_flights
@@ -159,14 +171,16 @@ class CachedLimits:
             if age < entry.ahead_us:
                 return entry.limits
             # While the hub is away `run` goes on asking; without it whoever comes after the pause has to.
-            if age < self._idle_us or (self._away and (self._running or now[0] < self._pause_until_us)):
+            held = now[0] < self._unusable.get(tenant, 0)
+            if age < self._idle_us or held or (self._away and (self._running or now[0] < self._pause_until_us)):
                 self._ask_for(tenant)
                 return self._aged(entry, age)
             return None
-        if now[0] < self._pause_until_us:
+        held_until_us = max(self._pause_until_us, self._unusable.get(tenant, 0))
+        if now[0] < held_until_us:
             raise HubUnavailableError(
-                "the limits of the tenant are not known and the hub does not answer",
-                retry_after_us=self._pause_until_us - now[0],
+                "the limits of the tenant are not known and the hub cannot tell them",
+                retry_after_us=held_until_us - now[0],
             )
         return None
 
@@ -222,18 +236,18 @@ class CachedLimits:
         known: Callable[[TenantId], LimitsEntry | None],
         *,
         revision: int,
-        tenants: Iterable[TenantId] = (),
+        tenants: Mapping[TenantId, str] | None = None,
     ) -> None:
         """Take in what an earlier process knew, each tenant when it is first asked about.
 
         Args:
             known: Returns what was known of a tenant; quick, and from memory.
             revision: How far the change feed had been followed: what was announced after that drops what it is about.
-            tenants: Of whom something is known. What a change makes doubtful before it was taken in has to be forgotten
-                for good, or the process after this one would believe it.
+            tenants: Of whom something is known, and their plans. What a change makes doubtful before it was taken in
+                has to be forgotten for good, or the process after this one would believe it.
         """
         self._recalled, self._recalled_revision = known, revision
-        self._rows = set(tenants)
+        self._rows = dict(tenants or {})
 
     def _adopt(self, tenant: TenantId) -> LimitsEntry | None:
         if self._recalled is None or tenant in self._gone:
@@ -245,20 +259,23 @@ class CachedLimits:
             needed = floors.needed_for_limits(tenant, entry.limits.plan)
             if entry.epoch != floors.epoch or needed > self._recalled_revision:
                 return None
-        self._rows.discard(tenant)
+        self._rows.pop(tenant, None)
         entry = entry._replace(ahead_us=0)
         self._keep(tenant, entry, tell=False)
         return entry
-
-    def _recalled_plan(self, tenant: TenantId) -> str | None:
-        entry = self._recalled(tenant) if self._recalled is not None else None
-        return None if entry is None else entry.limits.plan
 
     @property
     def oldest_us(self) -> int | None:
         """Age of the oldest entry that is kept, in microseconds; ``None``: nothing is. Looks at all: for health."""
         now = self._clock.now()[0]
         return max((now - entry.sent_us for entry in self._entries.values()), default=None)
+
+    def trouble(self, now: Instant) -> str | None:
+        """Say what keeps limits from being asked for at present; ``None``: nothing that is known of."""
+        if self._away and now[0] < self._pause_until_us + _REMEMBERED_US:
+            return "the hub cannot be asked about limits"
+        wrong = sum(now[0] < until_us + _REMEMBERED_US for until_us in self._unusable.values())
+        return f"the hub's answers about the limits of {wrong} tenants are of no use: see the log" if wrong else None
 
     # --- what the feed says ---
 
@@ -267,7 +284,7 @@ class CachedLimits:
         if event.type is ChangeType.PLAN_CHANGED:
             for tenant in [t for t, entry in self._entries.items() if entry.limits.plan == event.plan]:
                 self._forget(tenant)
-            for tenant in [tenant for tenant in self._rows if self._recalled_plan(tenant) == event.plan]:
+            for tenant in [tenant for tenant, plan in self._rows.items() if plan == event.plan]:
                 self._forget(tenant)
         elif event.tenant_id is not None and event.key_id is None:
             self._forget(event.tenant_id)
@@ -280,7 +297,7 @@ class CachedLimits:
         """
         now = self._clock.now()[0]
         if self._told is not None:  # what is written down is from before the reset, and would be believed later on
-            for tenant in self._rows.union(self._entries):
+            for tenant in {**self._rows, **self._entries}:
                 self._told(tenant, None)
         self._recalled = None
         self._rows.clear()
@@ -320,26 +337,59 @@ class CachedLimits:
         """Fetch up to 1,000 of the tenants that are due; return how many were asked for.
 
         Raises:
-            HubUnavailableError: The hub does not answer; they stay due.
+            HubUnavailableError: The hub does not answer, or not for so many at once; they stay due.
         """
-        asked = [self._due.pop() for _ in range(min(len(self._due), _BATCH_MAX))]
-        if not asked:
-            return 0
+        asked = [self._due.pop() for _ in range(min(len(self._due), self._batch))]
+        if asked:
+            await self._refresh_these(asked)
+        return len(asked)
+
+    async def _refresh_these(self, asked: Sequence[TenantId]) -> None:
         sent = self._clock.now()[0]
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 batch = await self._source.limits_batch(asked, sources=self._sources())
-        except BaseException as error:
+                if not len(batch.limits) == len(batch.revisions) == len(asked):
+                    raise HubContractError("the hub was asked about some tenants and described others")
+        except Exception as error:  # noqa: BLE001 - whatever a source raises means that it cannot be told
             self._due.update(asked)
-            if isinstance(error, Exception):
-                self._failed()
-                raise _no_answer(error) from error
+            trouble, late = _no_answer(error), isinstance(error, TimeoutError)
+        except BaseException:
+            self._due.update(asked)
             raise
+        else:
+            self._take_in_batch(asked, batch, sent)
+            return
+        if not isinstance(trouble, _UnusableError):
+            self._failed()
+            if late:
+                self._batch = max(1, len(asked) // _BATCH_SHRINKS)
+            raise trouble
+        self._due.difference_update(asked)
+        await self._refresh_halves(asked)
+
+    def _take_in_batch(self, asked: Sequence[TenantId], batch: LimitsBatch, sent: int) -> None:
         self._away = False
+        took_us = self._clock.now()[0] - sent
+        if len(asked) == self._batch and took_us * _BATCH_SHRINKS < _DEADLINE_SECONDS * SECOND_US:
+            self._batch = min(_BATCH_MAX, self._batch * 2)
         for tenant, limits, revision in zip(asked, batch.limits, batch.revisions, strict=True):
+            self._unusable.pop(tenant, None)
             if self._accepts(tenant, limits, batch.epoch, revision):
                 self._take_in(tenant, limits, sent, batch.epoch, revision)
-        return len(asked)
+
+    async def _refresh_halves(self, asked: Sequence[TenantId]) -> None:
+        """Find whose limits cannot be read: the others must not go without because of them."""
+        if len(asked) == 1:
+            self._hold(asked[0])
+            return
+        middle = len(asked) // 2
+        try:
+            await self._refresh_these(asked[:middle])
+        finally:  # whatever comes of the first half, the second stays due
+            self._due.update(asked[middle:])
+        self._due.difference_update(asked[middle:])
+        await self._refresh_these(asked[middle:])
 
     # --- fetching one ---
 
@@ -348,7 +398,9 @@ class CachedLimits:
             async with self._turn:
                 answer = await self._fetch(tenant)
         except BaseException as error:
-            if isinstance(error, HubUnavailableError):
+            if isinstance(error, _UnusableError):
+                self._hold(tenant)
+            elif isinstance(error, HubUnavailableError):
                 self._failed()
             if not flight.done():
                 flight.set_exception(
@@ -370,6 +422,7 @@ class CachedLimits:
             sent, answer = await self._ask(tenant, least, floors.epoch)
             if not self._accepts(tenant, answer.limits, answer.epoch, answer.revision):
                 raise HubUnavailableError("the hub answers from before a change that it announced")
+        self._unusable.pop(tenant, None)
         self._take_in(tenant, answer.limits, sent, answer.epoch, answer.revision)
         return answer
 
@@ -390,15 +443,24 @@ class CachedLimits:
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 answer = await self._source.limits(tenant, sources=self._sources(), min_revision=least, epoch=epoch)
-        except Exception as error:
-            raise _no_answer(error) from error
-        self._away = False
-        return sent, answer
+        except Exception as error:  # noqa: BLE001 - whatever a source raises means that it cannot be told
+            trouble = _no_answer(error)
+        else:
+            self._away = False
+            return sent, answer
+        raise trouble  # out here: a time-out stands on frames of the HTTP client, where the service key is
 
     def _failed(self) -> None:
         """Remember that the hub is out of reach: nobody who is known waits for it until it has answered."""
         self._away = True
         self._pause_until_us = self._clock.now()[0] + PAUSE_US
+
+    def _hold(self, tenant: TenantId) -> None:
+        """Remember that what the hub says of one tenant is of no use: about all others it may be asked."""
+        now = self._clock.now()[0]
+        if len(self._unusable) >= _HELD_MAX:
+            self._unusable = {each: until for each, until in self._unusable.items() if now < until}
+        self._unusable[tenant] = now + PAUSE_US
 
     def _accepts(self, tenant: TenantId, limits: TenantLimits | None, epoch: int, revision: int) -> bool:
         floors = self._floors_now()
@@ -411,7 +473,7 @@ class CachedLimits:
 
     def _forget(self, tenant: TenantId) -> None:
         self._frozen.pop(tenant, None)
-        self._rows.discard(tenant)
+        self._rows.pop(tenant, None)
         known = self._entries.pop(tenant, None) is not None
         if self._recalled is not None:
             self._gone.add(tenant)
@@ -448,11 +510,17 @@ def frozen(limits: TenantLimits) -> TenantLimits:
     return replace(limits, quotas=quotas)
 
 
+class _UnusableError(HubUnavailableError):
+    """The hub is there, and what it says of this tenant is of no use."""
+
+
 def _no_answer(error: Exception) -> HubUnavailableError:
     """Return what callers are told: whatever a source raises means that it cannot be told, never that it is refused."""
     if isinstance(error, HubUnavailableError):
         return error
     if isinstance(error, TimeoutError):
         return HubUnavailableError(f"the hub did not answer within {_DEADLINE_SECONDS:g} s")
+    if isinstance(error, OSError):
+        return HubUnavailableError(f"the hub cannot be asked about limits ({type(error).__name__})")
     _log.error("the hub's answer about limits cannot be used", exc_info=error)
-    return HubUnavailableError("the hub's answer about limits cannot be used")
+    return _UnusableError("the hub's answer about limits cannot be used", retry_after_us=PAUSE_US)

@@ -13,7 +13,7 @@ from hivetenancy.access_keys.cached import CachedAccessKeys
 from hivetenancy.access_keys.feed import Feed
 from hivetenancy.clock import Clock
 from hivetenancy.errors import ConfigurationError
-from hivetenancy.hub.kept import FeedPlace, KeptAnnouncement, KeptLimits, Knowledge, age_us
+from hivetenancy.hub.kept import FeedPlace, KeptAnnouncement, KeptLimits, Knowledge, age_us, plans_of
 from hivetenancy.hub.store import StateStore
 from hivetenancy.ids import TenantId
 from hivetenancy.limits import CachedLimits, LimitsEntry
@@ -81,7 +81,7 @@ class Recollection:
                 else LimitsEntry(kept.limits, now[0] - age_us(kept, now), kept.epoch, kept.revision)
             )
 
-        limits.recall(known, revision=0 if place is None else place.revision, tenants=knowledge.limits)
+        limits.recall(known, revision=0 if place is None else place.revision, tenants=plans_of(knowledge.limits))
         if keys is not None:
             keys.recall(knowledge.digests)
 

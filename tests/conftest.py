@@ -39,6 +39,16 @@ def _nothing_left_open() -> Iterator[None]:
     An admission, a socket or a task that sits in a reference cycle warns only when the collector finds it.
     Warnings are errors, pytest turns one raised in a finaliser into a failure, and without this it would come
     at the very end.
+
+    What outlives a file (modules, thousands of collected tests and their reports) is set aside: the collector would
+    walk through all of it each time a test collects, and find nothing.
     """
+    gc.collect()  # what the last test before this file still held when that file was done
+    gc.freeze()
     yield
     gc.collect()
+
+
+def pytest_sessionfinish() -> None:
+    """Bring back what was set aside, so that pytest's last collection finds what was dropped since."""
+    gc.unfreeze()

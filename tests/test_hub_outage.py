@@ -310,7 +310,7 @@ async def test_a_known_tenant_goes_on_for_a_day_and_then_its_gauges_freeze(monke
         assert (problem["code"], problem["dimension"]) == ("QUOTA_EXCEEDED", "storage_bytes")
         server.line.bend = None
         server.clock.advance(60)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await server.status(Effect.WRITE) != 200:  # noqa: ASYNC110 - the background work of another part
                 await asyncio.sleep(0.01)
 
@@ -381,7 +381,7 @@ async def test_the_hub_comes_back_to_no_herd() -> None:
         mark = len(server.line.sent)
         answers = await asyncio.gather(*(server.ask(key=key) for key in keys))
         assert {answer.status for answer in answers} == {200}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while server.tenancy._keys._failed_us is not None:  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.01)
         assert server.sent_since(mark, "/access-keys/introspect") == 0
@@ -405,7 +405,9 @@ async def test_the_first_call_after_the_outage_is_the_only_one_until_it_was_answ
         server.line.bend = silence
         mark = len(server.line.sent)
         asked = [asyncio.create_task(server.ask(key=key)) for key in strangers]
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(30):
+            while sum(task.done() for task in asked) < len(asked) - 1:  # noqa: ASYNC110 - all but the one that went out
+                await asyncio.sleep(0.001)
         assert len(server.line.sent) - mark == 1
         silence.broken.set()
         server.line.bend = None
@@ -622,7 +624,7 @@ async def test_a_hub_that_takes_its_time_holds_up_nobody_who_is_known() -> None:
         server.line.bend = silence
         try:
             server.clock.advance(29)
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(30):  # without the deadline of a look-up it would wait for ever
                 assert [await server.status(effect) for effect in (Effect.READ, Effect.WRITE)] == [200, 200]
                 server.clock.advance(31)
                 assert await server.status() == 200  # waited once

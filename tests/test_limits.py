@@ -509,7 +509,8 @@ async def test_a_plan_that_changes_before_anybody_asked_is_no_longer_written_dow
     world, kept, _known = await remembering()
     world.feed.close()
     again = Restarted(world, dict(kept))
-    again.limits.recall(kept.get, revision=world.hub.service.revision, tenants=list(kept))
+    plans = {tenant: entry.limits.plan for tenant, entry in kept.items()}
+    again.limits.recall(kept.get, revision=world.hub.service.revision, tenants=plans)
     again.limits._told = kept.__setitem__
     world.hub.define_plan(Plan(name="pro"))
     assert again.feed.pull()
@@ -575,15 +576,10 @@ def test_what_comes_due_meanwhile_goes_along() -> None:
         loop.close()
 
 
-async def test_batches_are_no_larger_than_the_wire_allows() -> None:
+def test_batches_are_no_larger_than_the_wire_allows() -> None:
     """1,203 tenants that are due take two calls."""
-    world = await World().opened()
+    world = World()
     tenants = [world.hub.add_tenant(f"t{n}").id for n in range(1203)]
-    for tenant in tenants:
-        await world.limits.limits(tenant, now=world.clock.now())
-    world.clock.advance(us=FRESH_US)
-    for tenant in tenants:
-        world.limits.try_limits(tenant, now=world.clock.now())
     sizes: list[int] = []
     real = world.hub.limits_batch
 
@@ -591,14 +587,26 @@ async def test_batches_are_no_larger_than_the_wire_allows() -> None:
         sizes.append(len(asked))
         return await real(asked, **options)  # type: ignore[arg-type]
 
+    async def learn() -> None:
+        await world.feed.open()
+        for tenant in tenants:
+            await world.limits.limits(tenant, now=world.clock.now())
+
     world.hub.limits_batch = measured  # type: ignore[method-assign]
-    runner = asyncio.create_task(world.limits.run())
-    async with asyncio.timeout(10):
-        while world.limits._due:  # noqa: ASYNC110 - the runner's own pace
-            await asyncio.sleep(0)
-    runner.cancel()
-    await asyncio.gather(runner, return_exceptions=True)
-    assert sizes == [1000, 203]
+    loop = VirtualLoop(world.clock)
+    try:
+        loop.run_until_complete(learn())
+        world.clock.advance(us=FRESH_US)
+        for tenant in tenants:
+            world.limits.try_limits(tenant, now=world.clock.now())
+        runner = loop.create_task(world.limits.run())
+        loop.advance(GATHER_S)
+        assert sizes == [1000, 203]
+        assert not world.limits._due
+        runner.cancel()
+        loop.rest()
+    finally:
+        loop.close()
 
 
 async def test_a_refresh_that_fails_leaves_everybody_due() -> None:
@@ -649,21 +657,21 @@ async def test_the_number_of_tenants_is_bounded() -> None:
 def test_the_background_work_survives_a_change_of_loops() -> None:
     """A tenancy may be stopped, and started again in another loop; the refresh goes on there."""
     world = World()
-
-    async def once() -> None:
-        await world.feed.open()
-        await world.ask()
-        runner = asyncio.create_task(world.limits.run())
-        for _ in range(5):
-            await asyncio.sleep(0)  # it waits, and with that belongs to this loop
-        assert not runner.done(), runner.exception()
-        world.clock.advance(us=FRESH_US)
-        before = world.known()
-        async with asyncio.timeout(5):
-            while world.known() is before:  # noqa: ASYNC110 - the runner's own pace
-                await asyncio.sleep(0)
-        runner.cancel()
-        await asyncio.gather(runner, return_exceptions=True)
-
-    asyncio.run(once())
-    asyncio.run(once())
+    for _ in range(2):
+        loop = VirtualLoop(world.clock)
+        try:
+            loop.run_until_complete(world.feed.open())
+            loop.run_until_complete(world.ask())
+            runner = loop.create_task(world.limits.run())
+            loop.rest()  # it waits, and with that belongs to this loop
+            assert not runner.done(), runner.exception()
+            world.clock.advance(us=FRESH_US)
+            before = world.known()
+            assert before is not None
+            loop.advance(GATHER_S)
+            assert not runner.done(), runner.exception()
+            assert world.known() is not before
+            runner.cancel()
+            loop.rest()
+        finally:
+            loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -45,7 +46,13 @@ def documented(name: str, value: object) -> bool:
         return bool(text.strip()) and not lent
     if inspect.isroutine(value) or isinstance(value, ModuleType):
         return bool((value.__doc__ or "").strip())
-    return any(_explained(name, ast.parse((PACKAGE / path).read_text(encoding="utf-8"))) for path in sources(PACKAGE))
+    return any(_explained(name, ast.parse(text)) for text in texts() if re.search(rf"^{name}\b", text, re.MULTILINE))
+
+
+@functools.cache
+def texts() -> tuple[str, ...]:
+    """Every file of the package, read once."""
+    return tuple((PACKAGE / path).read_text(encoding="utf-8") for path in sources(PACKAGE))
 
 
 def _explained(name: str, module: ast.Module) -> bool:

@@ -313,6 +313,15 @@ def test_a_wrong_file(text: str, key: str, remedy: str, tmp_path: Path) -> None:
     assert remedy in mine[0]
 
 
+def test_everything_wrong_with_plans_is_said_at_once(tmp_path: Path) -> None:
+    """A line for each, in one reading, with a remedy for what it is."""
+    text = "[plans.a]\nquota = 1\n[plans.a.quotas]\nkeys = -1\nkey = 1\n[[plans.b.rates]]\nlimit = 1\n"
+    said = fault(path=write(tmp_path, text), environ={}).splitlines()
+    wrong = {line.split(": ")[1]: line for line in said if ": plans" in line}
+    assert set(wrong) == {"plans.a.quota", "plans.a.quotas.keys", "plans.a.quotas.key", "plans.b.rates.0"}
+    assert "[[plans.default.rates]] with limit" in wrong["plans.b.rates.0"]
+
+
 WRONG_VARIABLES = {
     "one underscore": ("HIVETENANCY_HUB_URL", URL, "HIVETENANCY_HUB__URL"),
     "a mistake": ("HIVETENANCY_HUB__RETRYS", "3", "HIVETENANCY_HUB__RETRIES"),

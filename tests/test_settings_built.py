@@ -176,6 +176,7 @@ TENANCY_EFFECTS: dict[str, tuple[object, Callable[[ClusterTenancy], object], obj
     "environment": ("live", lambda tenancy: tenancy._keys._environment, Environment.LIVE),
     "report_seconds": (3, lambda tenancy: tenancy._reporter._interval_s, 3.0),
     "report_threshold": (5, lambda tenancy: tenancy._reporter._threshold, 5),
+    "hub.wait_seconds": (7, lambda tenancy: tenancy._wait_seconds, 7.0),
     "allow_workers": (True, lambda tenancy: tenancy._allow_workers, True),
     "freshness.fresh_seconds": (20, _window("fresh_us"), 20_000_000),
     "freshness.admin_seconds": (2.5, _window("admin_us"), 2_500_000),

@@ -72,6 +72,7 @@ FEED_BOUND_US: Final = 2 * SECOND_US
 """How long a revocation takes while the feed is healthy: a second for the hub to deliver it, one for the poll."""
 
 _EVIDENCE_US = 5 * SECOND_US  # how long a failed look-up proves that the hub is out of reach
+_REMEMBERED_US = 30 * SECOND_US  # how long health shows a failure after which nobody asked again
 _EPOCH_SPREAD_SECONDS = 2  # without a feed nobody says over how long to verify everything again
 _ATTEMPTS = 3  # look-ups of one call whose answers were overtaken before they could be given
 _ADMIN = Effect.ADMIN
@@ -270,6 +271,7 @@ class CachedAccessKeys:
             max_negative, ttu=lambda _, entry, __: entry.until_us, timer=lambda: self._timer_us
         )
         self._failed_us: int | None = None  # when the hub was last found out of reach
+        self._useless_us: int | None = None  # when an answer of it was last of no use
         self._forgets = 0
         self._flights: dict[tuple[int, bytes], asyncio.Task[None]] = {}
         self._due: dict[bytes, None] = {}
@@ -772,6 +774,16 @@ class CachedAccessKeys:
         fresh = self.freshness.admin_us if effect == _ADMIN else self._fresh_us
         return fresh + (self.freshness.stale_us(effect) if self._hub_is_away(at) else 0)
 
+    def trouble(self, now: Instant) -> str | None:
+        """Say what keeps keys from being looked up at present; ``None``: nothing, or nobody asked for a while."""
+        for at, what in (
+            (self._failed_us, "the hub cannot be asked about access keys"),
+            (self._useless_us, "an answer of the hub about access keys was of no use"),
+        ):
+            if at is not None and now[0] < at + _REMEMBERED_US:
+                return what
+        return None
+
     async def run(self) -> None:
         """Own the background work until cancelled, and end it then, look-ups under way included.
 
@@ -878,13 +890,13 @@ class CachedAccessKeys:
     def _back(self) -> None:
         if self._failed_us is not None:
             _log.info("the hub answers about access keys again")
-        self._failed_us = None
+        self._failed_us = self._useless_us = None
 
     def _unusable(self, digests: Iterable[bytes], error: BaseException) -> None:
         """Remember for a second that an answer was of no use. The hub is there, so nothing is served stale for it."""
         _log.warning("an answer of the hub about access keys is of no use (%s)", _kind(error))
         with self._lock:
-            self._timer_us = self._clock.now()[0]
+            self._timer_us = self._useless_us = self._clock.now()[0]
             for known in digests:
                 revision, until = self._least(known), self._timer_us + RETRY_US
                 self._negative[known[:8]] = _Negative(known, None, self._floors.epoch, revision, until)

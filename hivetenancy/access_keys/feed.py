@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, cast
 
 from hivetenancy.clock import SECOND_US, Clock, Instant, SystemClock
-from hivetenancy.errors import ConfigurationError, HubUnavailableError
+from hivetenancy.errors import ConfigurationError, HubUnavailableError, TenancyError
 from hivetenancy.sources import ChangeBatch, ChangeEvent, ChangeSource, SignalsChanges
 
 from .floors import Floors
@@ -181,7 +181,7 @@ class Feed:
             async with asyncio.timeout(self._wait_seconds + _DEADLINE_MARGIN):
                 batch = await self._changes.changes(asked, wait_seconds=self._wait_seconds)
         except Exception as error:  # noqa: BLE001 - whatever a source raises means that there was no answer
-            return self._failed(type(error).__name__)
+            return self._failed(_why(error))
         return self._apply(batch, asked)
 
     def pull(self) -> bool:
@@ -236,7 +236,7 @@ class Feed:
             try:
                 batch = signals.try_changes(asked)
             except Exception as error:  # noqa: BLE001 - whatever a source raises means that there was no answer
-                return self._failed(type(error).__name__)
+                return self._failed(_why(error))
             if batch is None:
                 return self._failed("out of reach")
             if not self._apply(batch, asked):
@@ -250,9 +250,11 @@ class Feed:
             floors = self.floors
             if batch.epoch < floors.epoch:
                 return self._failed("an answer of an epoch that is over")
+            # Where the hub told of no changes until now, what was kept may be older than what it begins to tell.
+            begins = self._cursor is None and self._completed_us is None
             if not floors.opened:
                 floors.reset(batch.epoch, batch.revision)
-            elif batch.reset or batch.epoch > floors.epoch:
+            elif batch.reset or batch.epoch > floors.epoch or begins:
                 floors.reset(batch.epoch, batch.revision)
                 for listener in self._listeners:
                     listener.on_reset(batch.spread_seconds)
@@ -289,3 +291,8 @@ class Feed:
 def _signals(changes: ChangeSource) -> SignalsChanges | None:
     able = callable(getattr(changes, "try_changes", None)) and callable(getattr(changes, "subscribe", None))
     return cast("SignalsChanges", changes) if able else None
+
+
+def _why(error: Exception) -> str:
+    """Say what went wrong: an error of ours in its words; of any other its kind, for its text may hold anything."""
+    return (isinstance(error, TenancyError) and str(error)) or type(error).__name__

@@ -81,6 +81,11 @@ class TenancyASGI:
         return f"TenancyASGI({self._app!r})"
 
     @property
+    def layer(self) -> Layer:
+        """What its guards share; by it they know each other."""
+        return self._layer
+
+    @property
     def inner(self) -> ASGIApp:
         """The application that is wrapped."""
         return self._app

@@ -26,6 +26,12 @@ from .sessions import Session
 _HANDLERS: Final = "starlette.exception_handlers"
 """Where Starlette and FastAPI keep the host's exception handlers while a request runs."""
 
+TAKEN: Final = (
+    "the application has a tenancy already, and can have no other; make an application for each, as a function that "
+    "builds it does"
+)
+"""Why an application of a framework whose guards cannot be exchanged is refused."""
+
 _log: Final = logging.getLogger("hivetenancy")
 
 
@@ -59,10 +65,15 @@ class Guard:
         """What is guarded."""
         return self._app
 
+    @property
+    def layer(self) -> Layer:
+        """Whose guard it is."""
+        return self._layer
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit and run, or refuse."""
         exchange = scope.get(KEY)
-        if type(exchange) is not Exchange:
+        if type(exchange) is not Exchange or exchange.layer.gate is not self._layer.gate:
             await self._other(exchange, scope, receive, send)
             return
         # By the method that the router saw, which a middleware may have overridden.
@@ -142,7 +153,10 @@ class Guard:
         await exchange.turn_away(said, send)
 
     async def _other(self, session: object, scope: Scope, receive: Receive, send: Send) -> None:
-        """Deal with what is no HTTP request behind the outer layer."""
+        """Deal with what is no HTTP request behind the outer layer of this tenancy."""
+        if isinstance(session, Exchange | Session) and session.layer.gate is not self._layer.gate:
+            await self._foreign(session, send)
+            return
         if isinstance(session, Session) and scope["type"] == "websocket":
             rule = self._rules.get(WEBSOCKET) or self._rules.get(ANY)
             if rule is None:
@@ -158,6 +172,17 @@ class Guard:
             await send_answer(send, answer(INTERNAL_ERROR), scope["method"])
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1011, "reason": ""})
+
+    async def _foreign(self, session: Exchange | Session, send: Send) -> None:
+        """Refuse what another tenancy let in: its callers mean nothing to this one's engines."""
+        _log.error(
+            "a route that is guarded by one tenancy was reached through another, and refused: an application serves "
+            "for the tenancy that it was given to last, tenancy.asgi(app)"
+        )
+        if isinstance(session, Exchange):
+            await session.turn_away(answer(INTERNAL_ERROR), send)
+        else:
+            await session.deny(answer(INTERNAL_ERROR))
 
 
 def refusals() -> tuple[type[Exception], ...]:

@@ -23,7 +23,7 @@ from hivetenancy.functions import FunctionSpec
 
 from .declare import ANY, WEBSOCKET, Declarations, Leaf, Rules, marker_of
 from .exchange import KEY, ClosedError, Exchange, Layer
-from .guards import Guard, refusals
+from .guards import TAKEN, Guard, refusals
 from .sessions import Session
 
 _AUTOMATIC: Final = "litestar.routes.http"
@@ -39,6 +39,9 @@ def guard(app: object, declarations: Declarations, layer: Layer) -> bool:
     if not isinstance(app, Litestar):
         return False
     if isinstance(app.asgi_router, _Sealed):
+        layers = (entry.asgi_app for node in _nodes(app.asgi_router) for entry in node.asgi_handlers.values())
+        if any(isinstance(one, Guard) and one.layer.gate is not layer.gate for one in layers):
+            raise ConfigurationError(TAKEN)
         return True
     declarations.apply([leaf for node in _nodes(app.asgi_router) for leaf in _leaves(node, layer)])
     app.asgi_router.handle_routing.cache_clear()  # what it has found already has no guard

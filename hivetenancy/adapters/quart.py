@@ -25,6 +25,7 @@ from hivetenancy.ids import Surface
 
 from .declare import ANY, WEBSOCKET, Declarations, Leaf, Public, Rule, Rules, marker_of
 from .exchange import DENIALS, KEY, ASGIApp, Exchange, Layer, Receive, Scope, Send
+from .guards import TAKEN
 from .http import render_unavailable
 from .sessions import Session
 
@@ -38,6 +39,8 @@ def guard(app: object, declarations: Declarations, layer: Layer) -> bool:
     if not isinstance(app, Quart):
         return False
     if isinstance(app.asgi_app, _Enclosed):
+        if app.asgi_app.layer.gate is not layer.gate:
+            raise ConfigurationError(TAKEN)
         return True
     views = _Views(app, layer)
     declarations.apply(views.leaves())
@@ -150,7 +153,7 @@ class _Enclosed:
 
     def __init__(self, app: Any, layer: Layer) -> None:
         self._app: ASGIApp = app
-        self._layer = layer
+        self.layer = layer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope.get(KEY)
@@ -163,7 +166,7 @@ class _Enclosed:
         caller, limits = exchange.caller, None
         if caller is not None:
             try:
-                found = await self._layer.gate.limits_of(caller, now=exchange.now)
+                found = await self.layer.gate.limits_of(caller, now=exchange.now)
             except UnavailableError as error:
                 await exchange.turn_away(render_unavailable(error), send)
                 return

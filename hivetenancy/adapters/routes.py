@@ -31,6 +31,9 @@ _VERBS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QU
 _DEPTH: Final = 32
 """Wrappers that are looked through before something else is suspected."""
 
+_ANOTHER: Final = "is what another tenancy's asgi() returned; give it as it was before"
+"""Two tenancies cannot both admit a request: each would withhold the answers that only the other admitted."""
+
 
 def guard(app: object, declarations: Declarations, layer: Layer, *, walker: type[Walker] | None = None) -> bool:
     """Guard the routes of *app*, if it is one of Starlette's, or wraps one; ``False``: it is not.
@@ -42,7 +45,10 @@ def guard(app: object, declarations: Declarations, layer: Layer, *, walker: type
     if router is None:
         return False
     walk = (walker or Walker)(layer)
-    walk.router(router, "")
+    if behind_another(app, layer):
+        walk.problems.append(f"the application {_ANOTHER}")
+    else:
+        walk.router(router, "")
     declarations.apply(walk.leaves, walk.problems)
     walk.seal()
     return True
@@ -59,8 +65,28 @@ def router_of(app: object) -> Router | None:
     return None
 
 
+def behind_another(app: object, layer: Layer) -> bool:
+    """Whether another tenancy than that of *layer* stands between *app* and its router."""
+    for _ in range(_DEPTH):
+        if isinstance(app, Starlette | Router | Guard) or app is None:
+            return False
+        own = getattr(app, "layer", None)
+        if isinstance(own, Layer) and own.gate is not layer.gate:
+            return True
+        app = getattr(app, "app", None) or getattr(app, "inner", None)
+    return False
+
+
 class SealedRoutes(list[BaseRoute]):
-    """The routes of a guarded router. Nothing can be added: it would have no guard."""
+    """The routes of a guarded router. Nothing can be added: it would have no guard.
+
+    Attributes:
+        layer: Whose guards they have.
+    """
+
+    def __init__(self, routes: Iterable[BaseRoute], layer: Layer) -> None:
+        super().__init__(routes)
+        self.layer = layer
 
     def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
         raise ConfigurationError("the routes are guarded and sealed; add all of them before tenancy.asgi(app)")
@@ -86,8 +112,8 @@ class Walker:
         if id(router) in self._seen:
             return
         self._seen.add(id(router))
-        if isinstance(router.routes, SealedRoutes):
-            return  # guarded before, by the same tenancy or another: its guards stand
+        if isinstance(router.routes, SealedRoutes) and router.routes.layer.gate is self._layer.gate:
+            return  # guarded before, by the same tenancy
         self._routers.append(router)
         if not self.knows(router):
             self.problems.append(
@@ -96,7 +122,7 @@ class Walker:
             )
         for route in router.routes:
             self.route(route, prefix)
-        default = router.default
+        default = _unguarded(router.default)
         if getattr(default, "__func__", None) is not Router.not_found:
             self._leaf(router, "default", f"{prefix}/*", None, _own(default), "the router's default")
 
@@ -107,7 +133,7 @@ class Walker:
     def seal(self) -> None:
         """Let nothing be added to the routers any more."""
         for router in self._routers:
-            router.routes = SealedRoutes(router.routes)
+            router.routes = SealedRoutes(router.routes, self._layer)
 
     # --- routes ------------------------------------------------------------------------------------------------------
 
@@ -117,7 +143,7 @@ class Walker:
         if isinstance(route, Mount) and handle is Mount.handle:
             self._mount(route, prefix + route.path)
         elif isinstance(route, Host) and handle is Host.handle:
-            self._inside(route, "app", route.app, prefix)
+            self._inside(route, "app", _unguarded(route.app), prefix)
         elif isinstance(route, Route) and handle is Route.handle:
             own, methods = self.declared(route.endpoint, route)
             self._leaf(route, "app", prefix + route.path, methods or _upper(route.methods), own, _name(route))
@@ -145,7 +171,9 @@ class Walker:
 
     def _inside(self, holder: Any, attribute: str, app: Any, path: str) -> None:
         router = router_of(app)
-        if router is None:
+        if behind_another(app, self._layer):
+            self.problems.append(f"{path}: what is mounted there {_ANOTHER}")
+        elif router is None:
             self._leaf(holder, attribute, path, None, _own(app), type(app).__qualname__)
         elif marker_of(app) is not None:
             self.problems.append(f"{path}: a mounted application has routes of its own; mark those instead of it")
@@ -163,7 +191,9 @@ class Walker:
     ) -> None:
         inner: ASGIApp = getattr(holder, attribute)
         if isinstance(inner, Guard):
-            return
+            if inner.layer.gate is self._layer.gate:
+                return
+            inner = inner.inside  # of a tenancy that had the application before, as in the test before this one
         self.leaves.append(
             Leaf(path=path, methods=methods, own=own, why=why, wrap=self._wrapping(holder, attribute, inner))
         )
@@ -173,6 +203,10 @@ class Walker:
             setattr(holder, attribute, Guard(inner, rules, self._layer))
 
         return wrap
+
+
+def _unguarded(app: Any) -> Any:
+    return app.inside if isinstance(app, Guard) else app
 
 
 def _own(handler: Any) -> dict[str, FunctionSpec | str]:

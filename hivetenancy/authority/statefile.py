@@ -71,8 +71,10 @@ class StateFile:
         self._upto = 0
         try:
             self._claim(authority)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, sqlite3.Error):
+                raise _refused(self.path, error) from error
             raise
 
     def __repr__(self) -> str:
@@ -106,17 +108,19 @@ class StateFile:
             ConfigurationError: The file is damaged.
         """
         rows: dict[str, dict[Any, Any]] = {}
-        for kind, key, body in self._connection.execute("SELECT kind, key, body FROM rows ORDER BY rowid"):
-            rows.setdefault(kind, {})[_decoded(self.path, key)] = _decoded(self.path, body)
-        if "hub_id" not in rows.get("meta", {}):
-            return None
         try:
+            for kind, key, body in self._connection.execute("SELECT kind, key, body FROM rows ORDER BY rowid"):
+                rows.setdefault(kind, {})[_decoded(self.path, key)] = _decoded(self.path, body)
+            if "hub_id" not in rows.get("meta", {}):
+                return None
             hub_id = str(rows["meta"]["hub_id"])
             made = log(hub_id.replace("-", ""))
             made.epoch, made.revision = rows["meta"]["log"]
             events = self._connection.execute("SELECT body FROM events ORDER BY revision")
             made._events.extend(_decoded(self.path, body) for (body,) in events)
             state = _state_of(rows)
+        except sqlite3.Error as error:
+            raise _refused(self.path, error) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(self.path, f"what it holds does not fit together ({type(error).__name__})") from error
         self._known = {key: _copied(value) for key, value in _rows(hub_id, state, made)}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from collections.abc import Sequence
 
 COMMANDS = {
@@ -30,5 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.arguments(subparsers.add_parser(name, help=summary, description=summary))
     options = parser.parse_args(argv)
     chosen = importlib.import_module(f".{options.command}", __name__)
-    code: int = chosen.run(options)
+    try:
+        code: int = chosen.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain at its end
+        return 0
     return code

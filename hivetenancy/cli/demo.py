@@ -73,14 +73,15 @@ async def _serve(options: argparse.Namespace) -> int:
     from hivetenancy.testing.hub import FakeHiveHub
 
     from .kv_server import KeyValueServer
-    from .serving import serving
+    from .serving import serving, told_to_stop
 
     hub = FakeHiveHub()
     tenancy = Tenancy.embedded(hub, allow_workers=True)
     async with serving(tenancy.asgi(KeyValueServer().app()), options.port or 0) as url:
         printed = _card(hub, url)
+        told = told_to_stop()
         print(json.dumps(printed) if options.json else _curl_lines(printed), flush=True)
-        await _until_told_to_stop()
+        await told.wait()
     return 0
 
 
@@ -120,17 +121,6 @@ def _curl_lines(card: dict[str, Any]) -> str:
         "Ctrl-C ends it.",
     ]
     return "\n".join(lines)
-
-
-async def _until_told_to_stop() -> None:
-    import signal
-
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # loops that take no signal handlers end by KeyboardInterrupt
-            loop.add_signal_handler(name, told.set)
-    await told.wait()
 
 
 # --- the driven run --------------------------------------------------------------------------------------------------

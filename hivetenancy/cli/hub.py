@@ -103,7 +103,7 @@ def _serve(options: argparse.Namespace) -> int:
         import uvicorn  # noqa: F401 - asked for here, so that the answer names the extra
     except ImportError:
         return _wrong("serving needs its extra: pip install 'hivetenancy[demo]'")
-    from hivetenancy.errors import ConfigurationError
+    from hivetenancy.errors import ConfigurationError, HubUnavailableError
 
     from .hub_serve import serve
     from .serving import NotServingError
@@ -114,7 +114,7 @@ def _serve(options: argparse.Namespace) -> int:
         return 0
     except ConfigurationError as error:
         return _wrong(str(error))
-    except NotServingError as error:
+    except (NotServingError, HubUnavailableError) as error:
         return _wrong(str(error), 1)
 
 

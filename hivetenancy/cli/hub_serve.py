@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
-import signal
 from typing import Any
 
 from hivetenancy.errors import ConfigurationError
@@ -14,7 +12,7 @@ from hivetenancy.testing.hub import FakeHiveHub
 from hivetenancy.testing.hub_guard import Guard
 from hivetenancy.testing.hub_seed import read_seeds, sow
 
-from .serving import NotServingError, serving
+from .serving import NotServingError, serving, told_to_stop
 
 HOSTS = {None: "127.0.0.1", "127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
 """What ``--host`` may say, and the address that is bound: this machine's own, never one that others reach."""
@@ -26,6 +24,7 @@ async def serve(options: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: The address is not of this machine alone, or a file is wrong.
         NotServingError: The address cannot be used, or the state file is another's.
+        HubUnavailableError: The state file cannot be written.
     """
     if options.host not in HOSTS:
         raise ConfigurationError(
@@ -47,8 +46,9 @@ async def serve(options: argparse.Namespace) -> int:
                 "control_token": None if control is None else control.token,
                 "tenants": tenants,
             }
+            told = told_to_stop()  # before anybody knows that it is there
             print(json.dumps(card) if options.json else _text(card), flush=True)
-            await _until_told_to_stop()
+            await told.wait()
             guard.end()
             hub.service.wake()
     return 0
@@ -63,15 +63,6 @@ def _text(card: dict[str, Any]) -> str:
     lines.append(f"curl -H 'X-Service-Key: {key}' {url}/api/internal/extensions")
     if token is not None:
         lines.append(
-            f"""curl -H 'X-Fake-Control: {token}' -d '{{"name": "acme", "plan": "pro"}}' {url}/_fake/tenants"""
+            f"""curl -H 'X-Fake-Control: {token}' -d '{{"name": "another", "plan": "pro"}}' {url}/_fake/tenants"""
         )
     return "\n".join(lines)
-
-
-async def _until_told_to_stop() -> None:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # loops that take no signal handlers end by KeyboardInterrupt
-            loop.add_signal_handler(name, told.set)
-    await told.wait()

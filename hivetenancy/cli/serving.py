@@ -1,9 +1,10 @@
-"""Serving an ASGI application on loopback while a block is open."""
+"""Serving an ASGI application on loopback while a block is open, and until somebody ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +17,16 @@ except ImportError as error:
 
 class NotServingError(RuntimeError):
     """The server could not be started; the message says why."""
+
+
+def told_to_stop() -> asyncio.Event:
+    """Return what is set by SIGINT and SIGTERM from now on. To be asked for before anybody hears that one serves."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # loops that take no signal handlers end by KeyboardInterrupt
+            loop.add_signal_handler(name, told.set)
+    return told
 
 
 @contextlib.asynccontextmanager

@@ -26,7 +26,7 @@ FAILURES: Final = 5
 """Failures in a row that open the circuit: one lost connection of a hub that restarts is not yet an outage."""
 
 FIRST_PAUSE_US: Final = 1 * SECOND_US
-LONGEST_PAUSE_US: Final = 30 * SECOND_US
+LONGEST_PAUSE_US: Final = 5 * SECOND_US
 """A hub that is back is noticed by the first call after this time."""
 
 

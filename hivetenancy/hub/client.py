@@ -11,7 +11,7 @@ announced once and is missing later is an outage of that part, never a reason to
 
 The hub is asked again now and then, because what answers under an address may change: a hub with another ``hub_id``
 does not know our tenants, and one with a smaller epoch has been put back to a past that we know more than. Neither is
-believed in anything until an operator has looked.
+believed in anything; the one that is known is, as soon as it answers again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from hivetenancy.clock import DAY_US, SECOND_US, Clock, SystemClock
@@ -30,6 +32,7 @@ from hivetenancy.plans import Plan
 from hivetenancy.sources import (
     BatchAnswer,
     ChangeBatch,
+    ChangeType,
     InactiveKey,
     InactiveReason,
     IntrospectionSource,
@@ -50,7 +53,8 @@ from .calls import AccessKeysCalls, LessTokensCalls, NexusCalls, SynapCalls, Vec
 from .composed import PROFILES, ComposedLimits
 from .extensions import Extension, Extensions
 from .kept import KeptAnnouncement, Knowledge
-from .sinks import CallSink
+from .origin import taken_key
+from .sinks import CALLS, USAGE, CallSink
 from .sinks_build import pin_cumulative, usage_sink
 from .store import StateStore
 from .transport import HttpClient, HubTransport
@@ -114,6 +118,8 @@ class HiveHub:
         Built without a running loop; belongs to the loop that opens it.
     """
 
+    _name = "?"  # for whoever looks at one that could not be built
+
     def __init__(
         self,
         url: str,
@@ -130,6 +136,10 @@ class HiveHub:
         clock: Clock | None = None,
         allow_fake: bool = False,
     ) -> None:
+        key = taken_key(service_key)
+        del service_key  # whatever is raised from here on brings this frame along
+        if isinstance(key, ConfigurationError):
+            raise key
         self._service = None if service is None else _service(service)
         if synap_usage not in (None, "absolute", "increment"):
             raise ConfigurationError(f"synap_usage must be 'absolute' or 'increment', got {synap_usage!r}")
@@ -137,7 +147,7 @@ class HiveHub:
 
         def transport() -> HubTransport:
             return HubTransport(
-                url, service_key, http=http, timeout_s=timeout_s, retries=retries, verify=verify, clock=self._clock
+                url, key, http=http, timeout_s=timeout_s, retries=retries, verify=verify, clock=self._clock
             )
 
         self._new_transport = transport
@@ -167,6 +177,10 @@ class HiveHub:
         self._usage: UsageSink | None = None
         self._window_us = IDEMPOTENCY_WINDOW_US
         self._calls_sink: CallSink | None = None
+        self._verified = False  # since it was opened
+        self._verifying: asyncio.Task[None] | None = None
+        self._opened_us: int | None = None  # the hub's time
+        self._key_note = ""
 
     def __repr__(self) -> str:
         return f"<HiveHub {self._name}>"
@@ -181,7 +195,11 @@ class HiveHub:
     @property
     def hub_id(self) -> str:
         """Which hub this is; that of its address while it has not said so."""
-        return self._hub_id or f"{_UNNAMED}{self._name}"
+        return self._hub_id or self._address
+
+    @property
+    def _address(self) -> str:
+        return f"{_UNNAMED}{self._name}"
 
     @property
     def announced(self) -> frozenset[str]:
@@ -199,10 +217,19 @@ class HiveHub:
         return self.offers_changes and self._limits is self.extensions
 
     def remember(self, state: StateStore, knowledge: Knowledge) -> None:
-        """Keep in *state*, which is open, what has to outlast this process, and recall what it held."""
+        """Keep in *state*, which is open, what has to outlast this process, and recall what it held.
+
+        Raises:
+            ConfigurationError: It is of a hub at another address.
+        """
         self._state = state
         known = knowledge.announcement
         if known is not None:
+            if known.hub_id.startswith(_UNNAMED) and known.hub_id != self._address:
+                raise ConfigurationError(
+                    f"the state file {str(state.path)!r} is of the hub at {known.hub_id.removeprefix(_UNNAMED)}, and "
+                    f"this is {self._name}. Correct the URL, or name another state file: that hub never said its id"
+                )
             self._hub_id, self._epoch, self._announced = known.hub_id, known.epoch, known.extensions
             self._choose()
 
@@ -229,6 +256,7 @@ class HiveHub:
     async def aclose(self) -> None:
         """Close the connections. It may be opened again."""
         transport, self._transport = self._transport, None
+        self._verified, self._opened_us = False, None
         if transport is not None:
             await transport.aclose()
 
@@ -264,6 +292,7 @@ class HiveHub:
                 ok=skew is None or abs(skew) <= SKEW_US,
                 why="not known" if skew is None else f"{skew / SECOND_US:+.1f} s from ours",
             ),
+            *((SourcePart(name="hub service key", ok=True, why=self._key_note),) if self._key_note else ()),
             *(() if self._calls_sink is None else self._calls_sink.parts()),
         )
 
@@ -277,7 +306,7 @@ class HiveHub:
             self._take(said, (before[1] + after[1]) // 2)
         if self._limits is None or self._usage is None:
             self._choose()
-        self._error = None
+        self._error, self._verified = None, True
 
     async def _verify_plain(self) -> None:
         """Prove the service key at a hub that announces nothing: with a call that every service may make."""
@@ -304,6 +333,7 @@ class HiveHub:
         self._check_identity(said)
         self._check_rights(said)
         self._skew_us = said.now - midpoint_us
+        self._opened_us = said.now if self._opened_us is None else self._opened_us
         self._hub_id, self._epoch = said.hub_id, said.epoch
         now = frozenset(said.extensions)
         self._missing = self.announced - now
@@ -343,7 +373,7 @@ class HiveHub:
             raise ConfigurationError(
                 f"the service key lacks the scopes {', '.join(lacking)}: have them granted at HiveHub"
             )
-        if "keys" in said.scopes and said.authority not in ("fake", "local"):
+        if "keys" in said.scopes and said.authority not in ("fake", "local") and self._opened_us is None:
             _log.warning("the service key may manage access keys, which a data server does not need")
 
     def _does_without(self, extension: Extension) -> bool:
@@ -352,7 +382,8 @@ class HiveHub:
     def _keep(self) -> None:
         if self._state is not None:
             self._state.put_announcement(
-                KeptAnnouncement(hub_id=self.hub_id, epoch=self._epoch, extensions=self.announced)
+                KeptAnnouncement(hub_id=self.hub_id, epoch=self._epoch, extensions=self.announced),
+                formerly=self._address,
             )
 
     def _choose(self) -> None:
@@ -363,7 +394,7 @@ class HiveHub:
         """
         if self.own_keys is None and Extension.INTROSPECTION not in self.announced:
             raise ConfigurationError(_NO_KEYS)
-        exact = {Extension.LIMITS, Extension.USAGE} <= self.announced
+        exact = {Extension.LIMITS, Extension.USAGE} <= self.announced and not self._pinned_to_calls()
         if self._service is None and not (exact and self.extensions.service):
             raise ConfigurationError(
                 "which service this is has to be said: HiveHub(..., service=...), one of "
@@ -380,7 +411,7 @@ class HiveHub:
         )
 
     def _choose_usage(self) -> UsageSink:
-        if Extension.USAGE in self.announced:
+        if Extension.USAGE in self.announced and not self._pinned_to_calls():
             if self._state is not None:
                 pin_cumulative(self._state)
             return self.extensions
@@ -395,16 +426,28 @@ class HiveHub:
         )
         return self._calls_sink
 
+    def _pinned_to_calls(self) -> bool:
+        """Whether usage was reported by calls before: it goes on like that, whatever else the hub can do by now."""
+        return self._state is not None and self._state.pinned().get(USAGE) == CALLS
+
     def _confirmed(self, tenant: TenantId, dimension: Dimension, resource: str | None) -> int:
         return 0 if self._calls_sink is None else self._calls_sink.confirmed(tenant, dimension, resource)
 
     # --- the four questions ------------------------------------------------------------------------------------------
 
-    def _trusted(self) -> None:
+    async def _trusted(self) -> None:
+        """See to it that whoever answers is the hub that is known: what was recalled proves nothing of it."""
         if self._fault is not None:
             raise HubContractError(self._fault)
         if self._limits is None or self._usage is None:
             raise HubUnavailableError("HiveHub was not opened, or has not answered yet", outcome_unknown=False)
+        if self._verified:
+            return
+        loop = asyncio.get_running_loop()
+        if self._verifying is None or self._verifying.done() or self._verifying.get_loop() is not loop:
+            self._verifying = loop.create_task(self._verify(), context=Context())
+            self._verifying.add_done_callback(_seen)
+        await asyncio.shield(self._verifying)  # one question, whoever waits for it and however long
 
     async def introspect(
         self, credential: bytes, *, min_revision: int | None = None, epoch: int | None = None
@@ -412,7 +455,7 @@ class HiveHub:
         """Say what one key is (`IntrospectionSource`)."""
         if self.own_keys is not None:
             return await self.own_keys.introspect(credential, min_revision=min_revision, epoch=epoch)
-        self._trusted()
+        await self._trusted()
         answer = await self.extensions.introspect(credential, min_revision=min_revision, epoch=epoch)
         if credential.startswith(_SEEDED) and not self._allow_fake:
             return replace(answer, key=InactiveKey(reason=InactiveReason.UNKNOWN))
@@ -424,16 +467,28 @@ class HiveHub:
         """Say what several keys are (`IntrospectionSource`)."""
         if self.own_keys is not None:
             return await self.own_keys.introspect_batch(digests, min_revision=min_revision, epoch=epoch)
-        self._trusted()
+        await self._trusted()
         return await self.extensions.introspect_batch(digests, min_revision=min_revision, epoch=epoch)
 
     async def changes(self, cursor: str | None, *, wait_seconds: int = 2) -> ChangeBatch:
         """Say what happened since *cursor* (`ChangeSource`)."""
-        self._trusted()
+        await self._trusted()
         batch = await self.extensions.changes(cursor, wait_seconds=wait_seconds)
         if cursor is not None and (batch.reset or batch.epoch != self._epoch):
             await self._verify()  # a reset may mean that another hub answers now
+        self._heed(batch)
         return batch
+
+    def _heed(self, batch: ChangeBatch) -> None:
+        """Say that the service key has a successor, if this process began before that."""
+        for event in batch.events:
+            if event.type is ChangeType.SERVICE_KEY_ROTATED and event.at_us > (self._opened_us or event.at_us):
+                ends = event.expires_at_us
+                until = "not any more" if ends is None or ends <= batch.now_us else f"until {_text(ends)}"
+                note = f"the service key was rotated; the one in use here counts {until}: start with the new one"
+                if note != self._key_note:
+                    _log.warning("%s", note)
+                self._key_note = note
 
     async def limits(
         self,
@@ -444,7 +499,7 @@ class HiveHub:
         epoch: int | None = None,
     ) -> LimitsAnswer:
         """Say what limits *tenant* (`LimitsSource`)."""
-        self._trusted()
+        await self._trusted()
         assert self._limits is not None
         return await self._limits.limits(tenant, sources=sources, min_revision=min_revision, epoch=epoch)
 
@@ -457,14 +512,18 @@ class HiveHub:
         epoch: int | None = None,
     ) -> LimitsBatch:
         """Say what limits several tenants (`LimitsSource`)."""
-        self._trusted()
+        await self._trusted()
         assert self._limits is not None
         return await self._limits.limits_batch(tenants, sources=sources, min_revision=min_revision, epoch=epoch)
 
     async def report(self, report: UsageReport) -> UsageReply | SourceConflict:
         """Hand in running totals (`UsageSink`)."""
-        self._trusted()
+        await self._trusted()
         assert self._usage is not None
+        if Extension.IDEMPOTENCY in self._missing and self._calls_sink is not None and self._calls_sink.keyed:
+            raise HubUnavailableError(  # it would count every repeat
+                "HiveHub announced idempotency keys once and does not any more", outcome_unknown=False
+            )
         return await self._usage.report(report)
 
 
@@ -474,6 +533,16 @@ def _service(name: wire.Service | str) -> wire.Service:
     except ValueError:
         known = ", ".join(service.value for service in wire.Service)
         raise ConfigurationError(f"HiveHub has the services {known}, not {name!r}") from None
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Take note of how it ended, since everybody who waited for it may have gone."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _text(wall_us: int) -> str:
+    return datetime.fromtimestamp(wall_us // SECOND_US, UTC).isoformat()
 
 
 def _ways(announced: frozenset[str]) -> str:

@@ -267,6 +267,30 @@ def check_hub(path: Path, stamped: str, hub_id: str) -> None:
         )
 
 
+Identity: TypeAlias = tuple[int, int]
+"""Device and number of a file, which stay its own whatever it is called."""
+
+
+def identity_of(path: Path) -> Identity | None:
+    """Return which file lies at *path*; ``None``: none."""
+    try:
+        status = path.lstat()  # not opened: closing any descriptor of it would drop the lock
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def check_there(path: Path, identity: Identity | None) -> None:
+    """See that the file still lies where it was opened: SQLite goes on writing to one that nobody will find again.
+
+    Raises:
+        OSError: It was removed, or another one lies in its place.
+    """
+    found = identity_of(path)
+    if os.name == "posix" and found != identity:
+        raise OSError("it was removed while it was used" if found is None else "another file was put in its place")
+
+
 def damaged(path: Path, how: str) -> ConfigurationError:
     """Return the error for a file of ours that cannot be trusted."""
     return ConfigurationError(

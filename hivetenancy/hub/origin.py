@@ -120,12 +120,27 @@ def checked_key(key: object) -> ServiceKey:
     Raises:
         ConfigurationError: It is no service key.
     """
+    taken = taken_key(key)
+    del key
+    if isinstance(taken, ConfigurationError):
+        raise taken
+    return taken
+
+
+def taken_key(key: object) -> ServiceKey | ConfigurationError:
+    """Return *key* so that it cannot show itself, or what is wrong with it.
+
+    Not raised, so that a caller can first let go of the text: what is no key for a line's end behind it is a secret all
+    the same, and a traceback brings the variables of each frame along.
+    """
+    if isinstance(key, ServiceKey):
+        return key
     if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise ConfigurationError("service key: must be 8-512 visible ASCII characters without spaces or line ends")
+        return ConfigurationError("service key: must be 8-512 visible ASCII characters without spaces or line ends")
     if key.startswith("hh_test_seeded_"):
-        raise ConfigurationError("service key: this one was made from a seed in a test; anybody can make it again")
+        return ConfigurationError("service key: this one was made from a seed in a test; anybody can make it again")
     if key.startswith("hh_"):
-        raise ConfigurationError("service key: this is a tenant's access key; give the service's own (svc_...)")
+        return ConfigurationError("service key: this is a tenant's access key; give the service's own (svc_...)")
     return ServiceKey(key)
 
 

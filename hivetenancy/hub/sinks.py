@@ -317,8 +317,8 @@ class CallSink:
         ConfigurationError: A call was used with another strategy before; the message names both.
 
     Concurrency:
-        For one event loop. One report at a time; within it tenants go side by side, and the calls of one tenant one
-        after the other.
+        For one event loop at a time. One report at a time; within it tenants go side by side, and the calls of one
+        tenant one after the other.
     """
 
     def __init__(self, calls: Sequence[UsageCall], *, clock: Clock, state: SinkState, alarms: Alarms) -> None:
@@ -329,7 +329,7 @@ class CallSink:
         self._open: dict[TenantId, dict[Place, Account]] = {}
         self._unsaid: set[tuple[Dimension, bool]] = set()
         self._horizon_us = self._swept_us = clock.now()[1] - HORIZON_US
-        self._one = asyncio.Lock()
+        self._one: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._alarms = alarms
         self._strange = 0
         self._pins = [state.pin(USAGE, CALLS), *(state.pin(call.name, call.strategy) for call in calls)]
@@ -386,13 +386,16 @@ class CallSink:
         return len(self._inherited) + sum(len(accounts) for accounts in self._open.values())
 
     def confirmed(self, tenant: TenantId, dimension: Dimension, resource: str | None) -> int:
-        """Return what of our running total of a cell the hub is known to hold; of a counter, in its latest period."""
+        """Return what of our running total of a cell the hub is known to hold; of a counter, in its latest period.
+
+        Only of reporters that are there: what an earlier process left under way is in nobody's total any more.
+        """
         cells = [
             cell
             for name in self._calls
             if (account := self._accounts.get((name, tenant, resource))) is not None
             for cell in account.cells.values()
-            if cell.id[1] == dimension
+            if cell.id[1] == dimension and self._writers[cell.id[0]].source is not None
         ]
         latest = max((cell.period_us for cell in cells if cell.period_us is not None), default=None)
         return sum(cell.told - cell.parked for cell in cells if cell.period_us in (None, latest))
@@ -416,6 +419,18 @@ class CallSink:
         why += [f"the hub holds too much for {owing} accounts, until they grow again"] if owing else []
         return SourcePart(name=f"hub usage {call.name}", ok=not parked, why="; ".join(why))
 
+    @property
+    def keyed(self) -> bool:
+        """Whether anything is repeated under an idempotency key, which a hub that knows no keys would count twice."""
+        return any(call.strategy is Strategy.IDEMPOTENCY_KEY for call in self._calls.values())
+
+    def _turn(self) -> asyncio.Lock:
+        """Return the lock of the running loop: whoever reports may be started again in another one."""
+        loop = asyncio.get_running_loop()
+        if self._one is None or self._one[0] is not loop:
+            self._one = loop, asyncio.Lock()
+        return self._one[1]
+
     # --- reports -----------------------------------------------------------------------------------------------------
 
     async def report(self, report: UsageReport) -> UsageReply | SourceConflict:
@@ -428,7 +443,7 @@ class CallSink:
         Raises:
             HubUnavailableError: Not one line could be settled because the hub is out of reach.
         """
-        async with self._one:
+        async with self._turn():
             writer = self._writers.setdefault(report.writer, _Writer())
             if writer.source == report.source and writer.last == report and writer.reply is not None:
                 return writer.reply
@@ -542,7 +557,7 @@ class CallSink:
         Returns:
             How many accounts still wait.
         """
-        async with self._one:
+        async with self._turn():
             now_us = self._clock.now()[0]
             due = {
                 place: account

@@ -52,10 +52,13 @@ from .keptfile import (
     TABLES,
     WRITTEN,
     Contents,
+    Identity,
     Row,
     check_hub,
+    check_there,
     damaged,
     from_key,
+    identity_of,
     open_file,
     read_announcement,
     read_cell,
@@ -132,6 +135,7 @@ class StateStore:
         self._writer: threading.Thread | None = None
         self._owner = 0
         self._connection: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
         self._reset(None)
 
     def __repr__(self) -> str:
@@ -175,7 +179,7 @@ class StateStore:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._owner = connection, os.getpid()
+        self._connection, self._owner, self._identity = connection, os.getpid(), identity_of(self.path)
         self._writer = threading.Thread(target=self._write, name="hivetenancy state", daemon=True)
         self._writer.start()
         if hub_id is not None:
@@ -259,30 +263,34 @@ class StateStore:
         """Which hub the file is of; ``None``: not known yet."""
         return self._hub_id
 
-    def stamp(self, hub_id: str) -> None:
+    def stamp(self, hub_id: str, *, formerly: str | None = None) -> None:
         """Say which hub the file is of.
+
+        Args:
+            hub_id: Its id.
+            formerly: What it was called before it said its id; ``None``: nothing else.
 
         Raises:
             ConfigurationError: It is another one's; nothing changes.
             MisuseError: The store is not open.
         """
         with self._changing(stamped=False) as group:
-            if self._hub_id is not None:
-                check_hub(self.path, self._hub_id, hub_id)
-            elif not hub_id:
+            if not hub_id:
                 raise ConfigurationError("hub_id must not be empty")
-            else:
+            if self._hub_id not in (None, hub_id, formerly):
+                check_hub(self.path, self._hub_id, hub_id)
+            if self._hub_id != hub_id:
                 self._hub_id = hub_id
                 group.set(FACTS, HUB_ID, Row(0, to_key(hub_id)))
 
-    def put_announcement(self, announcement: KeptAnnouncement) -> None:
-        """Keep what the hub announced, and stamp a new file with its id.
+    def put_announcement(self, announcement: KeptAnnouncement, *, formerly: str | None = None) -> None:
+        """Keep what the hub announced, and stamp a new file with its id; *formerly* as for `stamp`.
 
         Raises:
             ConfigurationError: It is another hub than the file's; nothing is kept.
             MisuseError: The store is not open.
         """
-        self.stamp(announcement.hub_id)
+        self.stamp(announcement.hub_id, formerly=formerly)
         body = [ROW_VERSION, announcement.hub_id, announcement.epoch, sorted(announcement.extensions)]
         with self._changing() as group:
             group.set(FACTS, ANNOUNCEMENT, Row(0, as_json(body)))
@@ -545,6 +553,7 @@ class StateStore:
         return StoreUnavailableError(f"the state file {str(self.path)!r} takes no changes: {self._last_error}")
 
     def _commit(self, connection: sqlite3.Connection, group: Group) -> None:
+        check_there(self.path, self._identity)
         now = self._clock.now()
         offset = now[1] - now[0]
         set_back = offset < self._offset_us - _STEP_US

@@ -8,6 +8,7 @@ change of an unknown type drops what is kept about its key, user or plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -216,13 +217,14 @@ def tenant_limits(tenant: TenantId, limits: wire.Limits | wire.LimitsBody) -> Te
 
 
 def _rate(rate: wire.Rate) -> Policy:
-    return RatePolicy(
-        name=rate.name,
-        limit=rate.limit,
-        period_us=max(1, round(rate.period_seconds * SECOND_US)),
-        burst=rate.burst,
-        scope=Scope.TENANT if rate.scope == "user" else Scope.KEY,
-    )
+    return _policy(rate.name, rate.limit, max(1, round(rate.period_seconds * SECOND_US)), rate.burst, rate.scope)
+
+
+@lru_cache(maxsize=4096)
+def _policy(name: str, limit: int, period_us: int, burst: int | None, scope: str) -> Policy:
+    """Return the one object for this policy."""
+    of = Scope.TENANT if scope == "user" else Scope.KEY
+    return RatePolicy(name=name, limit=limit, period_us=period_us, burst=burst, scope=of)
 
 
 def _standing(quota: wire.Quota) -> QuotaStanding:
@@ -230,20 +232,28 @@ def _standing(quota: wire.Quota) -> QuotaStanding:
     if quota.kind == "counter" and (start is None or end is None or start >= end):
         # Without its period a count says nothing of the present one, which would then begin at zero.
         raise HubContractError("HiveHub gives a count without the period that it is of")
-    limit = QuotaLimit(
-        dimension=quota.dimension,
-        limit=quota.limit,
-        kind=QuotaKind(quota.kind),
-        resource=quota.resource,
-        period=None if quota.period is None else Period(quota.period),
-        zone=quota.zone or UTC,
-    )
-    return QuotaStanding(
+    limit = _limit(quota.dimension, quota.limit, quota.kind, quota.resource, quota.period, quota.zone or UTC)
+    return _use(limit, quota.used, quota.own, start, end)
+
+
+@lru_cache(maxsize=4096)
+def _use(limit: QuotaLimit, used: int, own: int, start: int | None, end: int | None) -> QuotaStanding:
+    """Return the one object for this standing: most dimensions of most tenants are not in use at all."""
+    return QuotaStanding(limit=limit, used=used, own=own, period_start_us=start, resets_at_us=end)
+
+
+@lru_cache(maxsize=4096)
+def _limit(
+    dimension: str, limit: int | None, kind: str, resource: str | None, period: str | None, zone: str
+) -> QuotaLimit:
+    """Return the one object for this limit: tenants are many, and plans few."""
+    return QuotaLimit(
+        dimension=dimension,
         limit=limit,
-        used=quota.used,
-        own=quota.own,
-        period_start_us=quota.period_start,
-        resets_at_us=quota.resets_at,
+        kind=QuotaKind(kind),
+        resource=resource,
+        period=None if period is None else Period(period),
+        zone=zone,
     )
 
 

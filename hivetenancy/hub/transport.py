@@ -36,7 +36,7 @@ from hivetenancy.clock import DAY_US, SECOND_US, Clock, SystemClock
 from hivetenancy.errors import ConfigurationError, HubContractError, HubUnavailableError, MisuseError, TenancyError
 
 from .breaker import CircuitBreaker, CircuitState, Outcome, Passage, RetryBudget
-from .origin import check_request, checked_context, checked_key, checked_url, own_client
+from .origin import ServiceKey, check_request, checked_context, checked_url, own_client, taken_key
 
 CONNECT_SECONDS: Final = 5.0
 """Longest wait for a connection, new or free: a failure at this stage is harmless, so it should come early."""
@@ -203,10 +203,12 @@ class HubTransport:
         Any number of calls on the event loop that made the first.
     """
 
+    _url = "?"  # for whoever looks at one that could not be built
+
     def __init__(
         self,
         url: str,
-        service_key: str,
+        service_key: str | ServiceKey,
         *,
         http: HttpClient | None = None,
         timeout_s: float = 30.0,
@@ -219,8 +221,11 @@ class HubTransport:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        self._url = checked_url(url)
-        self._key = checked_key(service_key)
+        key = taken_key(service_key)
+        del service_key  # whatever is raised from here on brings this frame along
+        if isinstance(key, ConfigurationError):
+            raise key
+        self._url, self._key = checked_url(url), key
         self._verify = checked_context(verify)
         if http is not None and verify is not True:
             raise ConfigurationError("verify= has no effect on a client given as http=: build that client with it")
@@ -275,7 +280,8 @@ class HubTransport:
         Args:
             headers: With names in lower case, as those of `HubReply`.
         """
-        return _retry_after_us(headers.get("retry-after"), self._clock.now()[1])
+        at_us = _date_us(headers.get("date"))  # the hub's own, whose clock may be another than ours
+        return _retry_after_us(headers.get("retry-after"), self._clock.now()[1] if at_us is None else at_us)
 
     async def call(
         self,
@@ -349,7 +355,7 @@ class HubTransport:
             ) as response:
                 reply = await self._read(response, name)
         except Exception as error:
-            failure = _translate(error, name, self._key.reveal())
+            failure = _translate(error, name, self._key.reveal(), where=self._url)
             if failure is None:
                 raise
             reply = failure
@@ -522,16 +528,19 @@ class _Call:
         return _Failure(error=error, health=Outcome.NEITHER)
 
 
-def _translate(error: Exception, name: str, key: str) -> _Failure | None:
+def _translate(error: Exception, name: str, key: str, *, where: str) -> _Failure | None:
     """Return what *error* means for the call, ``None`` where it is none of an HTTP library or the network.
 
     Its text may quote what the other side sent, hence perhaps our own request. It is repeated only where nothing was
     sent yet, without the key (a proxy's, a resolver's and a TLS library's words are what an operator needs then).
     """
     fault = _fault(error)
+    kind = type(error).__name__
+    if fault is None and isinstance(error, RuntimeError):  # of the loop; it stands on frames that hold the key
+        message = f"{name}: the HTTP client cannot be used ({kind}): open and use a hub in one event loop"
+        return _Failure(error=HubUnavailableError(message, transient=False), health=Outcome.NEITHER)
     if fault is None:
         return None
-    kind = type(error).__name__
     if fault is _Fault.NONSENSE:
         return _contract(f"{name}: HiveHub's reply cannot be read ({kind})")
     if fault is _Fault.OUR_REQUEST:
@@ -550,7 +559,7 @@ def _translate(error: Exception, name: str, key: str) -> _Failure | None:
         )
         distrusted = HubUnavailableError(message, transient=False, outcome_unknown=False)
         return _Failure(error=distrusted, health=Outcome.FAILURE)
-    message = f"{name}: no connection to HiveHub ({kind}: {_words(error, key)})"
+    message = f"{name}: no connection to HiveHub at {where} ({kind}: {_words(error, key)})"
     return _Failure(
         error=HubUnavailableError(message, outcome_unknown=False), health=Outcome.FAILURE, again=_Again.ALWAYS
     )
@@ -611,9 +620,15 @@ def _retry_after_us(value: str | None, wall_us: int) -> int | None:
     value = value.strip()
     if value.isascii() and value.isdecimal():
         return min(int(value[:12]) * SECOND_US, DAY_US)
+    at_us = _date_us(value)
+    return None if at_us is None else min(max(0, at_us - wall_us), DAY_US)
+
+
+def _date_us(value: str | None) -> int | None:
+    if value is None:
+        return None
     try:
         date = parsedate_to_datetime(value)
-        at_us = int(date.replace(tzinfo=date.tzinfo or UTC).timestamp()) * SECOND_US
+        return int(date.replace(tzinfo=date.tzinfo or UTC).timestamp()) * SECOND_US
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return min(max(0, at_us - wall_us), DAY_US)

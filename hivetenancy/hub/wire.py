@@ -401,7 +401,7 @@ class QuotaCheck(Request):
 
     project_id: Name
     operation: Name
-    estimated_size: I64 | None = None
+    estimated_size: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
 class QuotaVerdict(Reply):
@@ -656,13 +656,18 @@ class ActiveKey(BaseModel):
                 for name, value in data.items()
                 if (name not in cls.model_fields or name == "unknown")
                 and name not in _STAMP
-                and value not in (None, [], {}, "", False)
+                and not _says_nothing(value)
             )
         )
         return {**{name: value for name, value in data.items() if name != "unknown"}, "unknown": strange}
 
 
 _STAMP: Final = frozenset({"epoch", "revision", "now"})
+
+
+def _says_nothing(value: object) -> bool:
+    """Whether a field that is not known is empty; a number is not, since 0 of something is a narrow limit."""
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
 
 
 def _printable(name: str) -> str:

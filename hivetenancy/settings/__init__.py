@@ -63,16 +63,18 @@ from .sources import (
 def _judge(said: Stated, problems: Problems) -> tuple[bool, object]:
     """Return whether *said* holds a right value, and that value; a wrong one becomes a problem."""
     leaf = leaf_of(said.key)
-    key, fault, value = said.key, "", None
+    value: Any = None
+    wrong: list[tuple[str, str]] = []
     try:
         raw = _from_text(leaf, str(said.value), said.whole) if said.textual else said.value
         value = leaf.adapter.validate_python(raw.value if isinstance(raw, StrEnum) else raw, strict=True)
     except ValidationError as error:
-        key, fault = _part_of_a_plan(error) if leaf.kind == "plans" else (key, _in_words(leaf, error))
+        wrong = _parts_of_plans(error) if leaf.kind == "plans" else [(said.key, _in_words(leaf, error))]
     except ValueError as error:
-        fault = str(error)
-    if fault:
-        problems.add(said.origin, key, fault, _remedy(leaf, said))
+        wrong = [(said.key, str(error))]
+    for key, fault in wrong:
+        problems.add(said.origin, key, fault, _remedy(leaf, said, key))
+    if wrong:
         return False, None
     if isinstance(value, Path) and said.origin.kind == "file":
         value = Path(said.origin.name).absolute().parent / value
@@ -112,9 +114,13 @@ def _opening(found: re.Match[str]) -> str:
     return "" if found[0].startswith("Value error") else "must "
 
 
-def _part_of_a_plan(error: ValidationError) -> tuple[str, str]:
-    """Return which part of a plan is wrong, and what is wrong with it."""
-    first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+def _parts_of_plans(error: ValidationError) -> list[tuple[str, str]]:
+    """Return which parts of plans are wrong, each once, and what is wrong with it."""
+    every = error.errors(include_input=False, include_context=False, include_url=False)
+    return list(dict(map(_part_of_a_plan, every)).items())
+
+
+def _part_of_a_plan(first: Mapping[str, Any]) -> tuple[str, str]:
     place = [str(part) for part in first["loc"] if part != "[key]"]
     if place[1:2] == ["quotas"] and first["type"] != "value_error":
         return ".".join(["plans", *place[:3]]), 'must be a whole number from 0, or "unlimited"'
@@ -127,7 +133,9 @@ def _part_of_a_plan(error: ValidationError) -> tuple[str, str]:
     return ".".join(["plans", *place]), words
 
 
-def _remedy(leaf: Leaf, said: Stated) -> str:
+def _remedy(leaf: Leaf, said: Stated, key: str) -> str:
+    if leaf.kind == "plans" and ".rates." in key:
+        return "correct it; for example [[plans.default.rates]] with limit = 600 and period_seconds = 60"
     if leaf.kind == "plans":
         return "correct it; for example [plans.default.quotas] with keys = 1000"
     example = leaf.example
@@ -404,6 +412,7 @@ def tenancy_arguments(settings: Settings) -> dict[str, Any]:
         "report_seconds": settings.report_seconds,
         "report_threshold": settings.report_threshold,
         "allow_workers": settings.allow_workers,
+        "wait_seconds": settings.hub.wait_seconds,
     } | state
 
 

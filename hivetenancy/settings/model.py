@@ -144,6 +144,11 @@ class HubSettings(_Table):
         description="A file that keeps what the hub said over a restart, so that an outage at start is survived.",
         examples=["/var/lib/server/hub.sqlite"],
     )
+    wait_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
+        default=0.0,
+        description="How long a start waits for a hub that cannot be reached, in seconds; 0: not at all.",
+        examples=[60],
+    )
 
 
 class FreshnessSettings(_Table):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -30,8 +30,9 @@ from hivetenancy.authority.api_http import (
     read_body,
 )
 from hivetenancy.authority.keys import Key, checked_permissions, checked_rules, checked_service
+from hivetenancy.authority.view import ALL_EXTENSIONS
 from hivetenancy.clock import SECOND_US
-from hivetenancy.errors import ConfigurationError, TenancyError
+from hivetenancy.errors import ConfigurationError, HubUnavailableError, TenancyError
 from hivetenancy.hub.names import split_path
 
 from .faults import USUAL_FAULTS, Fault, known, made_fault
@@ -42,6 +43,10 @@ from .hub_tenants import FakeTenant
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN: Final = b"x-fake-control"
+_OF_THE_HUB: Final = ("down", "new_epoch", "stale_replica", "service_key_rejected", "without")
+_LATEST_US: Final = 221_845_392_000 * SECOND_US
+"""The year 9000. No clock goes on from the year 9999, whose times are the last that have a text."""
+
 _FAULT_FIELDS: Final = ("status", "retry_after", "connection", "reply", "events", "latency", "again")
 
 
@@ -71,6 +76,10 @@ class _Fault(Stated):
     latency: float = 0.0
     again: int | None = None
     down: bool | None = None
+    new_epoch: Literal[True] | None = None
+    stale_replica: bool | None = None
+    service_key_rejected: bool | None = None
+    without: list[str] | None = None
     seed: int | None = None
     rate: Annotated[float, Field(ge=0, le=1)] | None = None
 
@@ -85,6 +94,7 @@ class _Question:
     path: Mapping[str, str]
     receive: Receive
     headers: list[tuple[bytes, bytes]]
+    lasting: dict[str, AbstractContextManager[object]]
 
     async def body(self, model: type[Any]) -> Any:
         """Return the body as *model*; an empty one is an empty object."""
@@ -117,6 +127,7 @@ class ControlApp:
     def __init__(self, app: Application, hub: FakeHubCore, token: str | None = None) -> None:
         self._app = app
         self._hub = hub
+        self._lasting: dict[str, AbstractContextManager[object]] = {}
         self.token = secrets.token_urlsafe(32) if token is None else token
 
     def __repr__(self) -> str:
@@ -142,15 +153,17 @@ class ControlApp:
             raise RequestError(401, "Invalid control token")
         handler, path = _found(scope)
         with _field("body"):
-            status, value = await handler(_Question(self._hub, path, receive, headers))
+            status, value = await handler(_Question(self._hub, path, receive, headers, self._lasting))
         return Answer(status=status, body=json.dumps(value, default=str).encode("utf-8"))
 
 
 @contextmanager
 def _field(name: str) -> Iterator[None]:
-    """Turn what the model refuses into 400 with the field's name."""
+    """Turn what the model refuses into 400 with the field's name; what it cannot keep is nobody's field: 503."""
     try:
         yield
+    except HubUnavailableError as error:
+        raise RequestError(503, "Service temporarily unavailable", details=str(error)) from None
     except TenancyError as error:
         raise bad_field(name, str(error)) from None
 
@@ -183,6 +196,7 @@ async def reply(answer: Answer, send: Send) -> None:
 
 async def _reset(question: _Question) -> tuple[int, Any]:
     await question.body(_Nothing)
+    _end_lasting(question)
     question.hub.reset()
     return 200, {}
 
@@ -198,8 +212,12 @@ async def _add_tenant(question: _Question) -> tuple[int, Any]:
     _check_plan(question.hub, asked.plan)
     with _field("name"):
         tenant = question.hub.add_tenant(asked.name, plan=asked.plan)
-    _limit(tenant, asked.limits)
-    made = card(tenant, [_issued(tenant, key) for key in asked.keys])
+    try:
+        _limit(tenant, asked.limits)
+        made = card(tenant, [_issued(tenant, key) for key in asked.keys])
+    except RequestError:
+        tenant.delete()  # who was refused finds nothing begun
+        raise
     return 201, made if asked.keys else {name: made[name] for name in ("id", "name", "plan")}
 
 
@@ -216,15 +234,25 @@ def _limit(tenant: FakeTenant, limits: Mapping[str, int | None]) -> None:
 async def _change_tenant(question: _Question) -> tuple[int, Any]:
     asked: _TenantChange = await question.body(_TenantChange)
     tenant = question.tenant
+    with question.hub.service.transaction() as state:
+        before = state.tenants[tenant.id]
+        try:
+            _change(question.hub, tenant, asked)
+        except RequestError:
+            state.tenants[tenant.id] = before  # all that was asked for, or nothing
+            raise
+    return 200, _told(tenant)
+
+
+def _change(hub: FakeHubCore, tenant: FakeTenant, asked: _TenantChange) -> None:
     if asked.plan is not None:
-        _check_plan(question.hub, asked.plan)
+        _check_plan(hub, asked.plan)
         tenant.set_plan(asked.plan)
     if asked.status is not None:
         change = {"active": tenant.resume, "suspended": tenant.suspend, "deleting": tenant.begin_deletion}
         with _field("status"):
             change[asked.status]()
     _limit(tenant, asked.limits or {})
-    return 200, _told(tenant)
 
 
 def _check_plan(hub: FakeHubCore, plan: str) -> None:
@@ -243,7 +271,8 @@ async def _add_key(question: _Question) -> tuple[int, Any]:
 
 
 async def _faults(question: _Question) -> tuple[int, Any]:
-    return 200, {"down": question.hub.down, "faults": question.hub.planted, "late": question.hub.late}
+    hub = question.hub
+    return 200, {"down": hub.down, "faults": hub.planted, "late": hub.late, "lasting": sorted(question.lasting)}
 
 
 async def _add_fault(question: _Question) -> tuple[int, Any]:
@@ -252,8 +281,11 @@ async def _add_fault(question: _Question) -> tuple[int, Any]:
     stated: dict[str, Any] = {name: getattr(asked, name) for name in _FAULT_FIELDS if name in asked.model_fields_set}
     with _field("calls"):
         known(asked.calls)
-    if asked.down is not None:
-        hub.down = asked.down
+    whole = {name for name in _OF_THE_HUB if getattr(asked, name) is not None}
+    if whole and not asked.model_fields_set <= whole:
+        raise bad_field(min(asked.model_fields_set - whole), "goes with no fault of the hub as a whole")
+    if whole:
+        _of_the_hub(question, asked)
     elif asked.rate is not None or asked.seed is not None:
         if asked.rate is None or asked.seed is None:
             raise bad_field("seed" if asked.seed is None else "rate", "goes with the other")
@@ -275,7 +307,40 @@ def _fault(stated: Mapping[str, Any]) -> Fault:
         raise bad_field(name, str(error)) from None
 
 
+def _of_the_hub(question: _Question, asked: _Fault) -> None:
+    """Begin or end what is wrong with the hub as a whole."""
+    hub = question.hub
+    if asked.without is not None:
+        if not set(asked.without) <= set(ALL_EXTENSIONS):
+            raise bad_field("without", f"extensions are {', '.join(ALL_EXTENSIONS)}")
+        _let_last(question, "without", hub.without(*asked.without) if asked.without else None)
+    if asked.down is not None:
+        hub.down = asked.down
+    if asked.new_epoch:
+        hub.start_epoch()
+    if asked.stale_replica is not None:
+        _let_last(question, "stale_replica", hub.stale_replica() if asked.stale_replica else None)
+    if asked.service_key_rejected is not None:
+        _let_last(question, "service_key_rejected", hub.service_key_rejected() if asked.service_key_rejected else None)
+
+
+def _let_last(question: _Question, name: str, block: AbstractContextManager[object] | None) -> None:
+    """End what lasts under *name*, and let *block* last in its place."""
+    before = question.lasting.pop(name, None)
+    if before is not None:
+        before.__exit__(None, None, None)
+    if block is not None:
+        block.__enter__()
+        question.lasting[name] = block
+
+
+def _end_lasting(question: _Question) -> None:
+    for name in tuple(question.lasting):
+        _let_last(question, name, None)
+
+
 async def _heal(question: _Question) -> tuple[int, Any]:
+    _end_lasting(question)
     question.hub.heal()
     return 200, {}
 
@@ -288,6 +353,10 @@ async def _clock(question: _Question) -> tuple[int, Any]:
 
 async def _move_clock(question: _Question) -> tuple[int, Any]:
     asked: _Clock = await question.body(_Clock)
+    wall, true = question.hub.service.clock.now()[1], question.hub.clock.now()[1]
+    skew_us = wall - true if asked.skew_seconds is None else asked.skew_seconds * SECOND_US
+    if true + skew_us + asked.advance_seconds * SECOND_US > _LATEST_US:
+        raise bad_field("skew_seconds" if not asked.advance_seconds else "advance_seconds", "goes beyond the year 9000")
     if asked.skew_seconds is not None:
         question.hub.skew(asked.skew_seconds)
     question.hub.advance(asked.advance_seconds)

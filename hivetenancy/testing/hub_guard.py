@@ -13,6 +13,8 @@ from typing import Final
 
 from hivetenancy.authority.api_http import Answer, Message, Receive, RequestError, Scope, Send, encoded
 
+from .faults import ConnectionFaultError
+from .hub_app import cut
 from .hub_control import Application, reply
 
 LOOPBACK: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
@@ -76,9 +78,15 @@ class Guard:
             if not work.done():
                 await asyncio.wait({work}, timeout=_SOON_SECONDS)
             if work.done():
+                if work.exception() is not None and not begun:  # the server's own answer would not say whose it is
+                    await reply(Answer(status=500, body=b'{"error":"Internal server error"}'), send)
                 work.result()
             elif not begun:
                 await reply(Answer(status=503, body=b'{"error":"Service temporarily unavailable"}'), send)
+            else:  # a reply that comes by the byte: cut, or the server complains that it was never finished
+                work.cancel()
+                await asyncio.wait({work})
+                await cut(ConnectionFaultError("reset"), receive, note_to.send)
         finally:
             work.cancel()
             end.cancel()

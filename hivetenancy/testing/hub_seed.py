@@ -92,16 +92,23 @@ def sow(hub: FakeHubCore, seeds: Sequence[TenantSeed]) -> list[dict[str, Any]]:
     """Add tenants and issue their keys; one that is there already, from a state file, stays as it is, without new keys.
 
     Raises:
-        ConfigurationError: A value is out of range.
+        ConfigurationError: A value is out of range. None of the tenants was added then: a state file that kept one
+            would have its keys, whose secrets nobody was shown.
     """
     there = {tenant.name for tenant in hub.tenants}
+    added: list[FakeTenant] = []
     cards = []
-    for seed in seeds:
-        if seed.name in there:
-            cards.append(card(hub.tenant(seed.name)))
-        else:
-            tenant = hub.add_tenant(seed.name, plan=seed.plan)
+    try:
+        for seed in seeds:
+            if seed.name in there:
+                cards.append(card(hub.tenant(seed.name)))
+                continue
+            added.append(hub.add_tenant(seed.name, plan=seed.plan))
             for dimension, limit in seed.limits.items():
-                tenant.set_limit(dimension, limit)
-            cards.append(card(tenant, [issue(tenant, key) for key in seed.keys]))
+                added[-1].set_limit(dimension, limit)
+            cards.append(card(added[-1], [issue(added[-1], key) for key in seed.keys]))
+    except ConfigurationError:
+        for tenant in added:
+            tenant.delete()
+        raise
     return cards

@@ -14,7 +14,7 @@ They are plain fixtures and bind to no event loop, so they serve under anyio, py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from .hub_tenants import FakeTenant
 
 _STATED = ("plan", "faults", "calls", "extensions")
+_HUB: Final = pytest.StashKey["FakeHiveHub"]()
+"""The hub of a test, as long as that has not failed.
+
+Kept with the test and not looked up among its fixtures: a test may ask for the hub while it runs, and may have a
+``hive_hub`` of its own that is no hub of ours.
+"""
 
 
 class Tenants:
@@ -80,8 +86,8 @@ def hive_clock() -> ManualClock:
 
 
 @pytest.fixture
-def hive_hub(hive_clock: ManualClock, request: pytest.FixtureRequest) -> FakeHiveHub:
-    """A fake HiveHub in that time, as the marker wants it."""
+def hive_hub(hive_clock: ManualClock, request: pytest.FixtureRequest) -> Iterator[FakeHiveHub]:
+    """A fake HiveHub in that time, as the marker wants it. What is called in the end of other fixtures counts too."""
     from .hub import FakeHiveHub
 
     stated = _marker(request.node)
@@ -91,7 +97,12 @@ def hive_hub(hive_clock: ManualClock, request: pytest.FixtureRequest) -> FakeHiv
         hub.fail(*_names(fields.pop("calls", ())), **fields)
     if "calls" in stated or _is_strict(request.config):
         hub.expect(*_names(stated.get("calls", ())))
-    return hub
+    request.node.stash[_HUB] = hub
+    yield hub
+    try:
+        _assert_expected(request.node)
+    finally:
+        _forget(request.node)  # pytest keeps its tests to the end of the run
 
 
 @pytest.fixture
@@ -122,7 +133,20 @@ def hive_asgi_client(hive_tenancy: ClusterTenancy) -> Callable[..., AsgiClient]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a test that passed, but caused a call of its hub that it did not expect."""
-    yield
-    hub = getattr(item, "funcargs", {}).get("hive_hub")
+    try:
+        yield
+        _assert_expected(item)
+    except BaseException:
+        _forget(item)
+        raise
+
+
+def _assert_expected(item: pytest.Item) -> None:
+    hub = item.stash.get(_HUB, None)
     if hub is not None:
         hub.assert_expected()
+
+
+def _forget(item: pytest.Item) -> None:
+    if _HUB in item.stash:
+        del item.stash[_HUB]

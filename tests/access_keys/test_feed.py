@@ -150,7 +150,7 @@ async def test_health_is_a_poll_that_completed_lately() -> None:
     assert feed.healthy(world.clock.now())
     world.hub.down = True
     assert not feed.pull()
-    assert feed.last_error
+    assert feed.last_error == "out of reach"
     world.clock.advance(us=1)
     assert not feed.healthy(world.clock.now())
     world.hub.down = False
@@ -233,3 +233,23 @@ def test_the_waiting_time_is_the_wire_s(seconds: int) -> None:
     """A waiting time that the hub would refuse is refused here."""
     with pytest.raises(ConfigurationError, match="0 to 25"):
         Feed(World().hub, wait_seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (HubUnavailableError("no connection to the hub"), "no connection to the hub"),
+        (HubUnavailableError(""), "HubUnavailableError"),
+        (OSError("https://user:word@proxy.example"), "OSError"),
+    ],
+)
+async def test_health_says_what_went_wrong_and_nothing_that_others_wrote(error: Exception, words: str) -> None:
+    """An error of ours in its words; of any other its kind alone."""
+
+    class Broken:
+        async def changes(self, cursor: str | None, *, wait_seconds: int = 0) -> ChangeBatch:
+            raise error
+
+    feed = Feed(Broken())
+    assert not await feed.poll_once()
+    assert feed.last_error == words

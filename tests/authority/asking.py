@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 from jsonschema import Draft202012Validator, FormatChecker
 
-from hivetenancy.authority.api import HubApp, hub_app
+from hivetenancy.authority.api import hub_app
 from hivetenancy.authority.api_http import Message
 from hivetenancy.authority.openapi import openapi
 from hivetenancy.authority.service import HubService
 from hivetenancy.ids import TenantId
-from hivetenancy.testing import ManualClock
+from hivetenancy.testing import FakeHiveHub, ManualClock
 
 BASE = "/api/internal"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -145,6 +145,10 @@ async def raw_ask(
 class Asker:
     """A hub on the wire with two tenants, and what asks it.
 
+    Args:
+        fake: Whether the whole fake stands there, its door and its application, and not the model alone.
+        **options: Of the hub.
+
     Attributes:
         hub: The control plane.
         clock: Its clock.
@@ -154,10 +158,16 @@ class Asker:
         other: Another one.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, fake: bool = False, **options: Any) -> None:
         self.clock = ManualClock()
-        self.hub = HubService(clock=self.clock, authority="fake", **options)
-        self.app: HubApp = hub_app(self.hub)
+        self.hub: HubService
+        self.app: Any
+        if fake:
+            made = FakeHiveHub(clock=self.clock, **options)
+            self.hub, self.app = made.service, made.app
+        else:
+            self.hub = HubService(clock=self.clock, authority="fake", **options)
+            self.app = hub_app(self.hub)
         self.key = self.hub.issue_service_key().secret
         self.acme: TenantId = self.hub.add_tenant("acme", plan="free")
         self.other: TenantId = self.hub.add_tenant("other", plan="free")

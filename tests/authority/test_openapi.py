@@ -81,9 +81,10 @@ def test_every_call_says_each_way_it_can_be_refused() -> None:
         assert (headers == {"Idempotency-Key"}) == ("422" in statuses)
 
 
-async def test_an_example_of_every_call_succeeds_as_documented() -> None:
-    """Each body fits the document too, and each reply is held against it."""
-    hub = Asker()
+@pytest.mark.parametrize("fake", [False, True])
+async def test_an_example_of_every_call_succeeds_as_documented(fake: bool) -> None:
+    """Each body fits the document too, and each reply is held against it: the model's, and the fake's own."""
+    hub = Asker(fake=fake)
     told = examples_of(hub)
     assert {example.name for example in told} == set(OPERATIONS)
     for example in told:
@@ -94,6 +95,12 @@ async def test_an_example_of_every_call_succeeds_as_documented() -> None:
         got = await hub.ask(example.method, example.path + query, example.body)
         expected = next(route.status for route in ROUTES if route.name == example.name)
         assert got.status == expected, (example.name, got.json)
+
+
+def test_the_document_knows_no_size_below_0() -> None:
+    """What every call refuses is no example that a generated client may send."""
+    size = DOCUMENT["components"]["schemas"]["QuotaCheck"]["properties"]["estimated_size"]
+    assert [each["minimum"] for each in size["anyOf"] if each["type"] == "integer"] == [0]
 
 
 def _without_total(reply: Any, made: Any) -> Any:
@@ -134,6 +141,6 @@ async def test_a_status_outside_the_document_is_found() -> None:
         async def answer(_scope: Any, _receive: Any, status: int = status) -> Answer:
             return Answer(status=status, body=b'{"error":"x"}')
 
-        hub.app.answer = answer  # type: ignore[method-assign]
+        hub.app.answer = answer
         with pytest.raises(AssertionError, match=match):
             await hub.raw("GET", f"{BASE}/extensions".encode())

@@ -603,7 +603,7 @@ async def test_a_waiting_poll_is_woken(hub: HubService, acme: TenantId) -> None:
             await asyncio.to_thread(hub.set_plan, acme, "free")
         else:
             hub.set_plan(acme, "free")
-        batch = await asyncio.wait_for(poll, 5)
+        batch = await asyncio.wait_for(poll, 30)
         assert [event.type for event in batch.events] == [ChangeType.USER_CHANGED]
 
 

@@ -308,6 +308,15 @@ def unread(path: Path) -> None:
         connection.commit()
 
 
+def without(table: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        kept(path).close()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"DROP TABLE {table}")
+
+    return make
+
+
 def link(path: Path) -> None:
     target = path.with_name("elsewhere")
     target.touch()
@@ -324,10 +333,12 @@ def link(path: Path) -> None:
         (later, "schema 99"),
         (broken, "damaged"),
         (unread, "damaged"),
+        (without("rows"), "damaged: no such table"),
+        (without("events"), "damaged: no such table"),
         (link, "is no file"),
         (lambda path: path.mkdir(), "is no file"),
     ],
-    ids=["readable", "foreign", "nonsense", "later", "broken", "unread", "link", "folder"],
+    ids=["readable", "foreign", "nonsense", "later", "broken", "unread", "no rows", "no events", "link", "folder"],
 )
 @pytest.mark.skipif(os.name != "posix", reason="modes and links are those of POSIX")
 def test_a_file_that_is_not_ours_is_refused(path: Path, make: Callable[[Path], None], says: str) -> None:

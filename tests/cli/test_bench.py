@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +25,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let rows that stand for 100,000 tenants stand for three."""
     monkeypatch.setattr(bench, "MANY", FEW)
     monkeypatch.setattr(bench, "SOME", FEW)
+    # What is frozen here is the whole test session's (tests/conftest.py), and stays so.
+    kept = SimpleNamespace(collect=gc.collect, freeze=lambda: None, unfreeze=lambda: None)
+    monkeypatch.setattr(bench, "gc", kept)
 
 
 @pytest.fixture
@@ -250,6 +256,7 @@ def test_notes() -> None:
 def test_memory_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every gate on bytes has a note, as a whole number."""
     monkeypatch.setattr(bench, "_bytes", lambda build: 20_000 * (100 if build() else 0))
+    monkeypatch.setattr(bench, "_key_bytes", functools.partial(bench._key_bytes, FEW))
     notes = bench.memory_notes()
     assert len(notes) == 4
     assert all(value.isdigit() for value in notes.values())

@@ -119,3 +119,14 @@ def test_declaring_the_command_loads_nothing_slow() -> None:
     program = "import sys, hivetenancy.cli.config; sys.exit(any(each in sys.modules for each in ('pydantic', 'httpx')))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
     assert done.returncode == 0
+
+
+def test_a_reader_that_has_had_enough_is_no_failure() -> None:
+    """As ``hivetenancy config schema | head``: no traceback, and no complaint at the end of the process."""
+    command = [sys.executable, "-m", "hivetenancy", "config", "schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # before anything was written
+        assert process.stderr.read() == b""
+    assert process.returncode == 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import shlex
 import signal
 import socket
+import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -22,15 +25,21 @@ import pytest
 
 import hivetenancy
 from hivetenancy.cli import main
+from tests.readme import ROOT
 from tests.tiers import examples, needs_program
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: `hub serve` needs the extra demo")
 
 from hivetenancy.authority.openapi import openapi
+from hivetenancy.authority.statefile import StateFile
 from hivetenancy.cli import hub as command
 
 WHERE = Path(hivetenancy.__path__[0]).parent
 BASE = "/api/internal"
+# Nothing here is TLS, and to read the certificates for each client takes longer than most of these tests.
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+get = functools.partial(httpx.get, verify=PLAIN, timeout=20)
+post = functools.partial(httpx.post, verify=PLAIN, timeout=20)
 
 
 @dataclass
@@ -58,7 +67,7 @@ class Served:
 
     def get(self, path: str) -> httpx.Response:
         """Ask the wire."""
-        return httpx.get(self.url + BASE + path, headers=self.wire, timeout=20)
+        return get(self.url + BASE + path, headers=self.wire)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """End it; return its exit code and what it said beside."""
@@ -123,7 +132,7 @@ def test_text_begins_with_url_and_key(tmp_path: Path) -> None:
         lines = []
         while not lines or "_fake/tenants" not in lines[-1]:
             lines.append(process.stdout.readline())
-        assert httpx.get(f"{url}{BASE}/extensions", headers={"X-Service-Key": key}).status_code == 200
+        assert get(f"{url}{BASE}/extensions", headers={"X-Service-Key": key}).status_code == 200
         assert any(line.startswith("acme") for line in lines)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
@@ -157,14 +166,14 @@ def test_tenants_extensions_and_no_control(tmp_path: Path) -> None:
         assert (acme["name"], acme["plan"], len(acme["keys"])) == ("acme", "pro", 1)
         assert fake.get("/extensions").json()["extensions"] == ["introspection"]
         assert fake.get("/changes").status_code == 404
-        told = httpx.post(
+        told = post(
             f"{fake.url}{BASE}/access-keys/introspect",
             headers=fake.wire,
             json={"access_key": acme["keys"][0]["secret"]},
         )
         assert (told.json()["active"], told.json()["user_id"]) == (True, acme["id"])
         for headers in (fake.wire, {"X-Fake-Control": "null"}):
-            assert httpx.get(f"{fake.url}/_fake/snapshot", headers=headers).status_code in (401, 404)
+            assert get(f"{fake.url}/_fake/snapshot", headers=headers).status_code in (401, 404)
 
 
 # --- who is answered -------------------------------------------------------------------------------------------------
@@ -182,10 +191,10 @@ def test_tenants_extensions_and_no_control(tmp_path: Path) -> None:
 )
 def test_only_programs_of_this_machine_with_a_key(served: Served, headers: dict[str, str], status: int) -> None:
     """A page in a browser, a name that resolves here, and a wrong key are refused, control routes included."""
-    got = httpx.get(f"{served.url}{BASE}/extensions", headers={**served.wire, **headers})
+    got = get(f"{served.url}{BASE}/extensions", headers={**served.wire, **headers})
     assert got.status_code == status
     if status == 403:
-        told = httpx.get(f"{served.url}/_fake/snapshot", headers={**served.control, **headers})
+        told = get(f"{served.url}/_fake/snapshot", headers={**served.control, **headers})
         assert (told.status_code, "tenants" in told.text) == (403, False)
 
 
@@ -223,7 +232,7 @@ def test_service_keys_are_new_at_each_start(served: Served) -> None:
     """Another process has another key, and does not know this one."""
     with serve() as other:
         assert other.card["service_key"] != served.card["service_key"]
-        assert httpx.get(f"{other.url}{BASE}/extensions", headers=served.wire).status_code == 401
+        assert get(f"{other.url}{BASE}/extensions", headers=served.wire).status_code == 401
 
 
 # --- faults of a real connection -------------------------------------------------------------------------------------
@@ -244,9 +253,7 @@ def test_service_keys_are_new_at_each_start(served: Served) -> None:
 )
 def test_faults_are_those_of_a_network(served: Served, fault: dict[str, Any], heard: type[Exception] | None) -> None:
     """A connection is cut, a body stops short, a byte comes late: what a real client has to live with."""
-    planted = httpx.post(
-        f"{served.url}/_fake/faults", headers=served.control, json={"calls": ["announcement"], **fault}
-    )
+    planted = post(f"{served.url}/_fake/faults", headers=served.control, json={"calls": ["announcement"], **fault})
     assert planted.status_code == 201
     if heard is not None:
         with pytest.raises(heard):
@@ -264,7 +271,7 @@ def test_faults_are_those_of_a_network(served: Served, fault: dict[str, Any], he
 def test_it_ends_at_once_with_open_polls() -> None:
     """A poll that would wait for 25 s, and a reply that is delayed for a day, do not keep it; nothing is printed."""
     with serve("--control") as fake:
-        httpx.post(f"{fake.url}/_fake/faults", headers=fake.control, json={"calls": ["limits_page"], "latency": 86_400})
+        post(f"{fake.url}/_fake/faults", headers=fake.control, json={"calls": ["limits_page"], "latency": 86_400})
         cursor = fake.get("/changes").json()["cursor"]
         answers: list[int] = []
 
@@ -275,16 +282,64 @@ def test_it_ends_at_once_with_open_polls() -> None:
         threads = [threading.Thread(target=ask, args=(path,)) for path in paths]
         for thread in threads:
             thread.start()
-        until, names = time.monotonic() + 10, [""]
+        until, names = time.monotonic() + 60, [""]
         while time.monotonic() < until and (names.count("changes") < 2 or "limits_page" not in names):
-            calls = httpx.get(f"{fake.url}/_fake/calls", headers=fake.control).json()["calls"]
+            calls = get(f"{fake.url}/_fake/calls", headers=fake.control).json()["calls"]
             names = [call["name"] for call in calls]
         began = time.monotonic()
         assert fake.end() == (0, "")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 12  # of the 25 s of the poll, and of a day
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
         assert sorted(answers) == [200, 503]
+
+
+def test_it_ends_at_once_in_the_midst_of_a_reply() -> None:
+    """A reply that comes by the byte is cut, and nothing is printed."""
+    with serve("--control") as fake:
+        slow = {"calls": ["announcement"], "reply": "slow", "latency": 0.05}
+        post(f"{fake.url}/_fake/faults", headers=fake.control, json=slow)
+        with httpx.stream("GET", f"{fake.url}{BASE}/extensions", headers=fake.wire, verify=PLAIN, timeout=20) as reply:
+            began = time.monotonic()
+            assert fake.end() == (0, "")
+            assert time.monotonic() - began < 5
+            with pytest.raises(httpx.TransportError):
+                reply.read()
+
+
+@pytest.mark.parametrize("saves", [0, 1])
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], saves: int
+) -> None:
+    """Whether it is full at the beginning or a moment later: exit code 1, and no traceback."""
+    left = iter([None] * saves)
+    save = StateFile.save
+
+    def full(self: StateFile, *more: Any) -> None:
+        for _ in left:
+            return save(self, *more)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(StateFile, "save", full)
+    assert main(["hub", "serve", "--state", str(tmp_path / "hub.db")]) == 1
+    printed = capsys.readouterr()
+    assert (printed.out, len(printed.err.splitlines())) == ("", 1)
+    assert "disk is full" in printed.err
+
+
+@pytest.mark.parametrize("command", [["hub", "serve"], ["demo", "--serve"]])
+def test_it_ends_well_however_soon(command: list[str]) -> None:
+    """A signal that comes with the first line ends it like any other: with exit code 0."""
+    line = [sys.executable, "-m", "hivetenancy", *command, "--json"]
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=WHERE)) for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.read(1) == "{"
+            process.send_signal(signal.SIGTERM)
+        assert [process.wait(20) for process in processes] == [0, 0]
 
 
 def test_a_taken_port_is_one_line(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,7 +421,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     for _ in range(examples(2, 12)):
         with serve(*options) as fake:
             assert service_key != fake.card["service_key"]
-            with httpx.Client(base_url=fake.url, timeout=20) as client:
+            with httpx.Client(base_url=fake.url, timeout=20, verify=PLAIN) as client:
                 _everything_is_there(client, fake, tenants, secrets, total, service_key)
                 service_key = fake.card["service_key"]
                 stop = threading.Timer(draw.uniform(0.05, 0.4), fake.process.kill)
@@ -389,7 +444,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
                         sequence, total = sequence + 1, total + 1
                 stop.join()
     assert len(tenants) > 2
-    with serve(*options) as fake, httpx.Client(base_url=fake.url, timeout=20) as client:
+    with serve(*options) as fake, httpx.Client(base_url=fake.url, timeout=20, verify=PLAIN) as client:
         _everything_is_there(client, fake, tenants, secrets, total, service_key)
         with serve_fails(*options) as (code, beside):
             assert code == 1
@@ -485,10 +540,10 @@ def test_a_check_of_a_hub(
     monkeypatch.setattr("hivetenancy.hub.client.HiveHub", Believing)
     assert command.run(_check(settings(tmp_path, served.url, served.card["service_key"]))) == 0
     assert [line[:3] for line in capsys.readouterr().out.splitlines()] == ["ok "] * 3
-    httpx.post(f"{served.url}/_fake/clock", headers=served.control, json={"skew_seconds": 3600})
+    post(f"{served.url}/_fake/clock", headers=served.control, json={"skew_seconds": 3600})
     assert command.run(_check(settings(tmp_path, served.url, served.card["service_key"]))) == 1
     assert "BAD hub clock" in capsys.readouterr().out
-    httpx.post(f"{served.url}/_fake/clock", headers=served.control, json={"skew_seconds": 0})
+    post(f"{served.url}/_fake/clock", headers=served.control, json={"skew_seconds": 0})
     assert command.run(_check(settings(tmp_path, served.url, "svc_synap_" + "x" * 30))) == 1
     assert "401" in capsys.readouterr().err
 
@@ -525,7 +580,7 @@ async def test_one_server_on_either_hub(served: Served, capsys: pytest.CaptureFi
 
     from hivetenancy.testing import FakeHiveHub
 
-    spec = importlib.util.spec_from_file_location("two_hubs", WHERE / "examples/two_hubs.py")
+    spec = importlib.util.spec_from_file_location("two_hubs", ROOT / "examples/two_hubs.py")
     assert spec is not None
     assert spec.loader is not None
     example = importlib.util.module_from_spec(spec)
@@ -537,7 +592,7 @@ async def test_one_server_on_either_hub(served: Served, capsys: pytest.CaptureFi
     assert await requests(example.build(here), key.secret) == [204, 200, 401]
     here.assert_reported(here.tenant("acme"), "storage_bytes", 1)
 
-    async with httpx.AsyncClient(headers=served.control, base_url=served.url) as control:
+    async with httpx.AsyncClient(headers=served.control, base_url=served.url, timeout=20, verify=PLAIN) as control:
         made = await control.post("/_fake/tenants", json={"name": "two", "keys": [{"permissions": ["read", "write"]}]})
         secret, tenant = made.json()["keys"][0]["secret"], made.json()["id"]
         there = example.elsewhere(served.url, served.card["service_key"])

@@ -20,7 +20,7 @@ from hivetenancy.authority.service import HubService
 from hivetenancy.hub.client import HiveHub
 from hivetenancy.ids import Dimension, KeyId, TenantId
 from hivetenancy.sources import ControlPlane, TenantStatus
-from hivetenancy.testing import ManualClock
+from hivetenancy.testing import FakeHiveHub, ManualClock
 from hivetenancy.testing.contracts.control_plane import Issued, RawReply
 from tests.authority.asking import raw_ask
 from tests.hub.wired import BASE, Answer, Got, Line, Sent, client_on, from_app
@@ -154,7 +154,7 @@ async def over_tcp(
     def exchange() -> RawReply:
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.netloc, timeout=10)
+        connection = kind(parts.netloc, timeout=60)
         try:
             connection.putrequest(method, target.decode("ascii"))
             for name, value in (*headers, ("Content-Length", str(len(body or b"")))):
@@ -203,16 +203,23 @@ def model() -> tuple[HubService, OfService]:
     return service, OfService(service, clock)
 
 
+def fake() -> tuple[FakeHiveHub, OfService]:
+    """A fake in this process, door and all, and its operator."""
+    clock = ManualClock()
+    made = FakeHiveHub(clock=clock)
+    return made, OfService(made.service, clock)
+
+
 async def in_process(_life: AsyncExitStack) -> Subject:
-    """The model itself: method calls."""
-    service, operator = model()
-    return Subject(plane=service, tenant=await operator.add_tenant(plan="pro"), operator=operator)
+    """The fake itself: method calls."""
+    made, operator = fake()
+    return Subject(plane=made, tenant=await operator.add_tenant(plan="pro"), operator=operator)
 
 
 async def over_asgi(life: AsyncExitStack, family: Any) -> Subject:
-    """The model's application under the real client, on a client of *family*."""
-    service, operator = model()
-    app, key = hub_app(service), service.issue_service_key().secret
+    """The fake's application under the real client, on a client of *family*."""
+    made, operator = fake()
+    app, key = made.app, made.service_key
     client = await life.enter_async_context(family.AsyncClient(transport=family.ASGITransport(app=app)))
     told: dict[str, Any] = {"clock": operator.clock, "allow_fake": True, "retries": 0}
     hub = HiveHub("http://localhost", key, service="synap", http=client, **told)

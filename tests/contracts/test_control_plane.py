@@ -29,14 +29,14 @@ async def life() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.mark.parametrize("case", runnable(Need.OPERATOR), ids=str)
 async def test_in_this_process(case: Case[control_plane.Subject], life: AsyncExitStack) -> None:
-    """The model behind the fake, by method calls."""
+    """The fake, by method calls."""
     await case(await in_process(life))
 
 
 @pytest.mark.parametrize("family", ["httpx", "httpx2"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_over_asgi(case: Case[control_plane.Subject], family: str, life: AsyncExitStack) -> None:
-    """The same model under the real client, over both families of HTTP clients."""
+    """The same fake under the real client, over both families of HTTP clients."""
     library = pytest.importorskip(family, reason=f"{family} is not installed: it belongs to the extra `test`")
     await case(await over_asgi(life, library))
 

@@ -26,7 +26,7 @@ from .interleaving import FUNCTIONS, Parts, World, runs
 from .rules_off import RULES_OFF
 
 BLOCKS = 10
-EACH = examples(50, 1000)
+EACH = examples(20, 1000)
 
 
 @pytest.fixture(autouse=True)

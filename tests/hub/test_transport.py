@@ -703,13 +703,13 @@ async def outage(calls: int, budget: RetryBudget, *, breaker: bool) -> int:
 
 
 async def test_retries_do_not_multiply_an_outage() -> None:
-    """10,000 failing calls of four attempts each make at most 11,010 requests, with the breaker a few dozen; a budget
+    """10,000 failing calls of four attempts each make at most 11,010 requests, with the breaker a few hundred; a budget
     that counts nothing makes four times as many."""
     calls = examples(2_000, 10_000)
     alone = await outage(calls, RetryBudget(), breaker=False)
     assert calls <= alone <= calls * 11 // 10 + 10
     guarded = await outage(calls, RetryBudget(), breaker=True)
-    assert guarded <= calls * 0.1 / 15 + 20
+    assert guarded <= calls * 0.1 / 2.5 + 20
     assert await outage(200, Boundless(), breaker=False) == 800 > 200 * 11 // 10 + 10
 
 
@@ -1012,7 +1012,7 @@ async def test_a_hub_that_is_not_there_is_named_with_the_reason(family: Any) -> 
     async with towards(port, family) as transport:
         error = await error_of(transport.call("POST", PATH, repeatable=False))
     assert (error.transient, error.outcome_unknown) == (True, False)
-    assert "no connection" in str(error)
+    assert f"no connection to HiveHub at http://127.0.0.1:{port} (" in str(error)
 
 
 @pytest.fixture(scope="module")
@@ -1181,3 +1181,12 @@ async def test_closing_ends_the_calls_that_are_on_their_way() -> None:
             await transport.aclose()
             error = await error_of(call)
     assert isinstance(error, HubUnavailableError | MisuseError)
+
+
+def test_retry_after_as_a_date_is_counted_from_the_hubs_own() -> None:
+    """A hub whose clock is a day ahead asks for ten seconds, and not for a day without usage reports."""
+    transport = HubTransport("https://hub", "svc_synap_0123456789abcdef", clock=ManualClock())
+    later = {"retry-after": "Sat, 02 Jan 2100 00:00:10 GMT"}
+    assert transport.retry_after_us(later) == 86_400 * 1_000_000
+    assert transport.retry_after_us({**later, "date": "Sat, 02 Jan 2100 00:00:00 GMT"}) == 10 * 1_000_000
+    assert transport.retry_after_us({**later, "date": "nonsense"}) == 86_400 * 1_000_000

@@ -15,8 +15,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from hivetenancy.testing import AsgiClient, AsgiProtocolError, LifespanFailedError, WebSocketClosedError
+from hivetenancy.testing import (
+    AsgiClient,
+    AsgiProtocolError,
+    LifespanFailedError,
+    ManualClock,
+    WebSocketClosedError,
+)
 from hivetenancy.testing.asgi import ClientDisconnectedError
+from tests.hub.virtual_loop import VirtualLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -227,8 +234,19 @@ async def test_what_an_application_raises_is_raised() -> None:
         assert (response.status, response.complete, repr(response.error)) == (status, complete, "KeyError('broken')")
 
 
-async def test_an_application_that_hangs_is_cancelled() -> None:
+def test_an_application_that_hangs_is_cancelled() -> None:
     """Every wait has an end, and says what it waited for; nothing is left running."""
+    loop = VirtualLoop(ManualClock())  # or a slow machine would cut off the answer that does begin
+    try:
+        waits = loop.create_task(hang_and_be_cancelled())
+        loop.advance(10)
+        assert waits.result() == ["/never", "/late", "/ws"]
+    finally:
+        loop.close()
+
+
+async def hang_and_be_cancelled() -> list[str]:
+    """Ask an application that hangs in every way; return what ended."""
     ended: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -248,7 +266,7 @@ async def test_an_application_that_hangs_is_cancelled() -> None:
     with pytest.raises(TimeoutError, match="to be accepted or refused"):
         async with client.websocket("/ws"):
             pass
-    assert ended == ["/never", "/late", "/ws"]
+    return ended
 
 
 async def test_an_application_that_ends_cancelled() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hivetenancy.authority.statefile import StateFile
 from hivetenancy.errors import ConfigurationError
 from hivetenancy.testing import FakeHiveHub, ManualClock
 from hivetenancy.testing.hub_control import _ROUTES, ControlApp
 from hivetenancy.testing.hub_guard import Guard
-from hivetenancy.testing.hub_seed import read_seeds, sow
+from hivetenancy.testing.hub_seed import KeySeed, TenantSeed, read_seeds, sow
 
 pytestmark = pytest.mark.anyio
 
@@ -103,6 +106,45 @@ async def test_faults_clock_and_calls(client: httpx.AsyncClient, hub: FakeHiveHu
     assert (hub.tenants, hub.service.clock.now()) == ((), hub.clock.now())
 
 
+async def test_what_is_wrong_with_the_hub_as_a_whole(client: httpx.AsyncClient, hub: FakeHiveHub) -> None:
+    """A new epoch, a replica behind, a refused service key and a lost extension: each begins, lasts and is healed."""
+    acme, wire = hub.add_tenant("acme"), {"X-Service-Key": hub.service_key}
+
+    async def told(path: str) -> Any:
+        return await client.get(f"/api/internal/{path}", headers=wire)
+
+    cursor, epoch = (await told("changes")).json()["cursor"], hub.service.epoch
+    assert (await ask(client, "POST", "faults", {"new_epoch": True}))[0] == 201
+    again = (await told(f"changes?wait_seconds=0&cursor={cursor}")).json()
+    assert (again["reset"], again["epoch"]) == (True, epoch + 1)
+    assert hub.tenants == (acme,)
+    limits = f"synap/users/{acme.id}/limits"
+    for how in (("POST", {"stale_replica": False}), ("DELETE", None), ("POST", "reset")):
+        plan = (await told(limits)).json()["plan"]
+        for asked in ({"stale_replica": True}, {"service_key_rejected": True}, {"without": ["usage", "limits"]}):
+            assert (await ask(client, "POST", "faults", asked))[0] == 201
+        assert (await ask(client, "GET", "faults"))[1]["lasting"] == [
+            "service_key_rejected",
+            "stale_replica",
+            "without",
+        ]
+        assert (await told(limits)).status_code == 401
+        await ask(client, "POST", "faults", {"service_key_rejected": False})
+        assert (await told(limits)).status_code == 404
+        await ask(client, "POST", "faults", {"without": []})
+        acme.set_plan("pro" if plan == "free" else "free")
+        assert (await told(limits)).json()["plan"] == plan
+        behind = await told(f"{limits}?min_revision={hub.service.revision}")
+        assert (behind.status_code, behind.json()["code"]) == (503, "replica_behind")
+        if how[1] == "reset":
+            assert (await ask(client, "POST", "reset"))[0] == 200
+            assert (await told(limits)).status_code == 404
+        else:
+            await ask(client, how[0], "faults", how[1])
+            assert (await told(limits)).json()["plan"] == acme.plan != plan
+        assert (await ask(client, "GET", "faults"))[1]["lasting"] == []
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "field"),
     [
@@ -129,6 +171,11 @@ async def test_faults_clock_and_calls(client: httpx.AsyncClient, hub: FakeHiveHu
         ("POST", "faults", {"seed": 1}, "rate"),
         ("POST", "faults", {"rate": 0.5}, "seed"),
         ("POST", "faults", {"rate": 5, "seed": 1}, "rate"),
+        ("POST", "faults", {"without": ["nothing"]}, "without"),
+        ("POST", "faults", {"new_epoch": False}, "new_epoch"),
+        ("POST", "faults", {"stale_replica": None}, "body"),
+        ("POST", "faults", {"stale_replica": True, "status": 503}, "status"),
+        ("POST", "faults", {"down": True, "calls": ["limits"]}, "calls"),
         ("POST", "clock", {"advance_seconds": -1}, "advance_seconds"),
         ("POST", "clock", {"advance_seconds": "1"}, "advance_seconds"),
         ("POST", "reset", {"all": True}, "all"),
@@ -143,6 +190,75 @@ async def test_bad_input_names_the_field(
     status, told = await ask(client, method, path.format(id=acme.id), body)
     assert (status, told.get("code"), told.get("field")) == (400, "bad_field", field)
     assert (hub.service.revision, hub.planted) == (revision, [])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("POST", "tenants", {"name": "b", "limits": {"keys": 1, "nothing": 1}}, "limits"),
+        (
+            "POST",
+            "tenants",
+            {"name": "b", "keys": [{"permissions": ["read"]}, {"permissions": ["fly"]}]},
+            "permissions",
+        ),
+        ("PATCH", "tenants/{id}", {"plan": "pro", "status": "active"}, "status"),
+        ("PATCH", "tenants/{id}", {"limits": {"keys": 1, "nothing": 1}}, "limits"),
+    ],
+)
+async def test_what_is_refused_in_part_was_not_done_in_part(
+    client: httpx.AsyncClient, hub: FakeHiveHub, method: str, path: str, body: Any, field: str
+) -> None:
+    """The tenants are who they were and what they were, and the name that was refused is free."""
+    acme = hub.add_tenant("acme")
+    acme.begin_deletion()
+    before = hub.service.tenants()
+    status, told = await ask(client, method, path.format(id=acme.id), body)
+    assert (status, told.get("field")) == (400, field)
+    assert (hub.service.tenants(), hub.tenants) == (before, (acme,))
+    assert hub.service.keys(acme.id) == ()
+    assert (await ask(client, "POST", "tenants", {"name": "b"}))[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "field"),
+    [
+        ({}, {"advance_seconds": 90}, "advance_seconds"),
+        ({"skew_seconds": 50}, {"advance_seconds": 20}, "advance_seconds"),
+        ({}, {"skew_seconds": 90}, "skew_seconds"),
+    ],
+)
+async def test_no_clock_goes_where_times_have_no_text(
+    hub: FakeHiveHub, client: httpx.AsyncClient, first: Any, then: Any, field: str
+) -> None:
+    """Beyond the year 9999 every answer would be a 500, for ever; so the clock stops long before."""
+    hub.advance(221_845_392_000 - 60 - hub.clock.now()[1] // 1_000_000)  # a minute before the year 9000
+    assert (await ask(client, "POST", "clock", first))[0] == 200
+    status, told = await ask(client, "POST", "clock", then)
+    assert (status, told["field"]) == (400, field)
+    announced = await client.get("/api/internal/extensions", headers={"X-Service-Key": hub.service_key})
+    assert announced.status_code == 200
+
+
+async def test_a_file_that_cannot_be_written_is_nobodys_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 with the reason, and the tenant is not there; once there is room, it is taken."""
+    hub = FakeHiveHub(clock=ManualClock(), state=tmp_path / "hub.db")
+    control = hub.controlled_app()
+    transport: Any = httpx.ASGITransport(app=control)  # type: ignore[arg-type]
+    headers = {"X-Fake-Control": control.token}
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with contextlib.closing(hub):
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
+            with monkeypatch.context() as patched:
+                patched.setattr(StateFile, "save", full)
+                for path, body in (("tenants", {"name": "acme"}), ("reset", {})):
+                    status, told = await ask(client, "POST", path, body)
+                    assert (status, "disk is full" in told["details"]) == (503, True)
+            assert await ask(client, "GET", "tenants") == (200, {"tenants": []})
+            assert (await ask(client, "POST", "tenants", {"name": "acme"}))[0] == 201
 
 
 async def test_what_is_not_there(client: httpx.AsyncClient, hub: FakeHiveHub) -> None:
@@ -264,6 +380,25 @@ def test_tenants_of_a_file(tmp_path: Path, hub: FakeHiveHub, name: str, text: st
 
 
 @pytest.mark.parametrize(
+    "second",
+    [
+        TenantSeed(name="b", plan="gold"),
+        TenantSeed(name="b", limits={"nothing": 1}),
+        TenantSeed(name="b", keys=[KeySeed(permissions=["fly"])]),
+        TenantSeed(name="a"),
+    ],
+)
+def test_one_wrong_tenant_adds_none(hub: FakeHiveHub, second: TenantSeed) -> None:
+    """A tenant that stayed would be there the next time, with keys whose secrets nobody was ever shown."""
+    first = TenantSeed(name="a", keys=[KeySeed(permissions=["read"])])
+    acme = hub.add_tenant("acme")
+    with pytest.raises(ConfigurationError):
+        sow(hub, [first, second])
+    assert hub.tenants == (acme,)
+    assert [len(card["keys"]) for card in sow(hub, [first])] == [1]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "says"),
     [
         ("t.json", "{", "JSON"),
@@ -285,6 +420,27 @@ def test_a_bad_file_names_itself_and_the_field(tmp_path: Path, name: str, text: 
 
 
 # --- the guard -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_fault_of_ours_says_whose_it_is() -> None:
+    """An application that breaks is the server's to log; what is answered is the fake's, and says so."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [HERE]}
+    with pytest.raises(RuntimeError, match="a bug"):
+        await Guard(broken)(scope, receive, send)
+    assert sent[0]["status"] == 500
+    assert (b"x-hivehub-authority", b"fake") in sent[0]["headers"]
+    assert "bug" not in sent[1]["body"].decode()
 
 
 async def through_guard(hub: FakeHiveHub, headers: list[tuple[bytes, bytes]]) -> int:

@@ -126,8 +126,36 @@ def test_it_fails_by_itself(hive_hub):
     assert 1 == 2
 
 
+def test_it_asked_for_the_hub_while_it_ran(request):
+    asyncio.run(request.getfixturevalue("hive_hub").introspect(b"x"))
+
+
+@pytest.fixture
+def asks_at_its_end(hive_hub):
+    yield
+    asyncio.run(hive_hub.introspect(b"x"))
+
+
+def test_a_fixture_asked_at_its_end(asks_at_its_end):
+    pass
+
+
+@pytest.mark.hive(calls="introspect")
+def test_a_fixture_was_expected_to(asks_at_its_end):
+    pass
+
+
 def test_without_a_hub():
     pass
+
+
+class TestNamesOfOnesOwn:
+    @pytest.fixture
+    def hive_hub(self):
+        return "a hub of another kind"
+
+    def test_are_left_alone(self, hive_hub):
+        assert hive_hub == "a hub of another kind"
 """
 
 IMPORTS = """
@@ -174,7 +202,10 @@ def test_the_fixtures_serve_under_every_runner(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["option", "ini"])
 def test_strict_mode_fails_on_a_call_that_nobody_expected(tmp_path: Path, how: str) -> None:
-    """Said by option or by configuration: a test fails, as itself, with the calls in its message."""
+    """Said by option or by configuration: a test fails, as itself, with the calls in its message.
+
+    However it came by the hub, and in the end of its fixtures too; a ``hive_hub`` that is none of ours is left alone.
+    """
     options = ["--hive-strict"] if how == "option" else ["-o", "hive_strict=true"]
     found, printed = run(tmp_path, STRICT, *options)
     assert found == {
@@ -183,7 +214,11 @@ def test_strict_mode_fails_on_a_call_that_nobody_expected(tmp_path: Path, how: s
         "test_it_is_expected_now": "PASSED",
         "test_something_else_came": "FAILED",
         "test_it_fails_by_itself": "FAILED",
+        "test_it_asked_for_the_hub_while_it_ran": "FAILED",
+        "test_a_fixture_asked_at_its_end": "ERROR",
+        "test_a_fixture_was_expected_to": "PASSED",
         "test_without_a_hub": "PASSED",
+        "TestNamesOfOnesOwn": "PASSED",
     }, printed
     assert "limits(tenant=" in printed
     assert "assert 1 == 2" in printed
