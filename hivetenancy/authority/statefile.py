@@ -16,9 +16,7 @@ it is the authority of, so that a fake's tenants never become anybody's producti
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from itertools import dropwhile
 from os import PathLike
@@ -27,7 +25,7 @@ from typing import Any, Final, TypeAlias
 
 from hivetenancy.clock import Clock
 from hivetenancy.errors import ConfigurationError, HubUnavailableError
-from hivetenancy.files import checked_path
+from hivetenancy.files import checked_path, damaged, open_database, refused
 from hivetenancy.plans import Plan
 from hivetenancy.sources import ChangeBatch
 
@@ -43,7 +41,6 @@ APPLICATION_ID: Final = 0x48764870
 
 SCHEMA_VERSION: Final = 1
 
-_PRAGMAS: Final = ("trusted_schema=OFF", "cell_size_check=ON", "locking_mode=EXCLUSIVE")
 _Key: TypeAlias = tuple[str, Any]
 """Kind of a row, and its key within that kind."""
 
@@ -65,7 +62,6 @@ class StateFile:
 
     def __init__(self, path: str | PathLike[str], authority: str) -> None:
         self.path = checked_path(path)
-        _prepare(self.path)
         self._connection = _opened(self.path)
         self._known: dict[_Key, Any] = {}
         self._upto = 0
@@ -74,7 +70,7 @@ class StateFile:
         except BaseException as error:
             self.close()
             if isinstance(error, sqlite3.Error):
-                raise _refused(self.path, error) from error
+                raise refused(self.path, error) from error
             raise
 
     def __repr__(self) -> str:
@@ -120,9 +116,9 @@ class StateFile:
             made._events.extend(_decoded(self.path, body) for (body,) in events)
             state = _state_of(rows)
         except sqlite3.Error as error:
-            raise _refused(self.path, error) from error
+            raise refused(self.path, error) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _damaged(self.path, f"what it holds does not fit together ({type(error).__name__})") from error
+            raise damaged(self.path, f"what it holds does not fit together ({type(error).__name__})") from error
         self._known = {key: _copied(value) for key, value in _rows(hub_id, state, made)}
         self._upto = made.revision
         return hub_id, state, made
@@ -368,117 +364,26 @@ def _empty(log: ChangeLog, hub: str) -> ChangeLog:
 # --- the file itself -------------------------------------------------------------------------------------------------
 
 
-def _prepare(path: Path) -> None:
-    """Make the file if there is none, or see that it is ours alone."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    except FileExistsError:
-        _judge(path)
-    except OSError as error:
-        raise ConfigurationError(f"the state file {str(path)!r} cannot be made: {error.strerror}") from error
-    else:
-        with contextlib.closing(os.fdopen(descriptor)):
-            if os.name == "posix":
-                os.fchmod(descriptor, 0o600)  # whatever the umask took away
-
-
-def _judge(path: Path) -> None:
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"the state file {str(path)!r} is no file: name one, or a path where none is yet")
-    if os.name == "posix" and status.st_uid != os.geteuid():
-        raise ConfigurationError(f"the state file {str(path)!r} belongs to another user: chown it, or name another")
-    if os.name == "posix" and status.st_mode & 0o077:
-        mode = stat.S_IMODE(status.st_mode)
-        raise ConfigurationError(
-            f"the state file {str(path)!r} has mode {mode:04o}, so others may reach it: chmod 600 {path}"
-        )
-
-
 def _opened(path: Path) -> sqlite3.Connection:
-    """Open, lock and judge the file. Until it is known to be ours nothing in it is changed."""
-    connection: sqlite3.Connection | None = None
-    try:
-        connection = sqlite3.connect(
-            path.as_uri() + "?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
-        )
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-        connection.execute("BEGIN EXCLUSIVE")  # the lock stays when this ends: that is the locking mode
-        fresh = _is_fresh(connection, path)
-        connection.execute("COMMIT")
-        if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
-            raise ConfigurationError(f"the file system of {str(path)!r} cannot hold a state file: name a local disk")
-        connection.execute("PRAGMA synchronous=FULL")
-        if fresh:
-            _make_tables(connection)
-        return connection
-    except sqlite3.Error as error:
-        if connection is not None:
-            connection.close()
-        raise _refused(path, error) from error
-    except BaseException:
-        if connection is not None:
-            connection.close()
-        raise
-
-
-def _is_fresh(connection: sqlite3.Connection, path: Path) -> bool:
-    """Tell a new file from one of ours; refuse any other."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application == version == things == 0:
-        return True
-    if application != APPLICATION_ID:
-        raise ConfigurationError(
-            f"{str(path)!r} is a database, but not the state of a hub; it was left as it is. Name another path"
-        )
-    if version != SCHEMA_VERSION:
-        raise ConfigurationError(
-            f"the state file {str(path)!r} is of schema {version}, and this version of hivetenancy knows "
-            f"{SCHEMA_VERSION}; it was left as it is. Upgrade, or name another path"
-        )
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise _damaged(path, "its pages do not fit together")
-    return False
+    """Open and lock the file, made if there is none."""
+    return open_database(
+        path,
+        what="the state of a hub",
+        application_id=APPLICATION_ID,
+        schema_version=SCHEMA_VERSION,
+        make_tables=_make_tables,
+    )
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
     connection.execute(
         "CREATE TABLE rows (kind TEXT NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, UNIQUE (kind, key))"
     )
     connection.execute("CREATE TABLE events (revision INTEGER PRIMARY KEY, body BLOB NOT NULL)")
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    connection.execute("COMMIT")
 
 
 def _decoded(path: Path, body: bytes) -> Any:
     try:
         return decode(body)
     except ValueError as error:
-        raise _damaged(path, "a row of it cannot be read") from error
-
-
-def _damaged(path: Path, how: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"the state file {str(path)!r} is damaged: {how}. It was left as it is: restore it with its -wal file from a "
-        "backup, or move both aside and start with none"
-    )
-
-
-def _refused(path: Path, error: sqlite3.Error) -> ConfigurationError:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest tells more than is needed
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return ConfigurationError(
-            f"the state file {str(path)!r} is in use already: give each hub a file of its own, or end the other"
-        )
-    if code == sqlite3.SQLITE_NOTADB:
-        return ConfigurationError(f"{str(path)!r} is no state file; it was left as it is. Name another path")
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL):
-        return ConfigurationError(
-            f"the state file {str(path)!r} cannot be written ({error}): make it, its folder and its disk writable"
-        )
-    return _damaged(path, str(error))
+        raise damaged(path, "a row of it cannot be read") from error

@@ -12,18 +12,17 @@ opens and closes an existing file on the side: closing any descriptor of it woul
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import sqlite3
-import stat
 import zlib
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from hivetenancy.errors import ConfigurationError
+from hivetenancy.files import damaged, open_database, refused
 from hivetenancy.ids import TenantId
 
 from .kept import ROW_VERSION, FeedPlace, KeptAnnouncement, KeptLimits, UsageCell, encode_limits
@@ -48,8 +47,6 @@ HUB_ID, ANNOUNCEMENT, PLACE, WRITTEN = b"hub_id", b"announcement", b"place", b"w
 """The rows of ``facts``; *written* is the latest wall time at which the file was written."""
 
 _COPIES: Final = frozenset({(LIMITS, None), (DIGESTS, None), (FACTS, PLACE), (FACTS, WRITTEN)})
-
-_PRAGMAS: Final = ("trusted_schema=OFF", "cell_size_check=ON", "locking_mode=EXCLUSIVE")
 
 
 class Row(NamedTuple):
@@ -101,117 +98,39 @@ class Contents(NamedTuple):
     forgotten: int
 
 
-def _prepare(path: Path) -> None:
-    """Make the file if there is none, or see that it is one of ours alone."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    except FileExistsError:
-        pass
-    except FileNotFoundError:
-        raise ConfigurationError(f"the folder of the state file {str(path)!r} does not exist: create it") from None
-    except OSError as error:
-        raise ConfigurationError(f"the state file {str(path)!r} cannot be made: {error.strerror}") from error
-    else:
-        with contextlib.closing(os.fdopen(descriptor)):
-            if os.name == "posix":
-                os.fchmod(descriptor, 0o600)  # whatever the umask took away
-    size = _judge(path)
-    log = path.with_name(path.name + "-wal")
-    if os.path.lexists(log) and _judge(log) and not size:  # SQLite would throw the log away
-        raise damaged(path, f"it is empty, and its changes lie in {log.name}")
-
-
-def _judge(path: Path) -> int:
-    """Return the size of a file that nobody else can read or write."""
-    try:
-        status = path.lstat()
-    except OSError as error:
-        raise ConfigurationError(f"the state file {str(path)!r} cannot be looked at: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no file"
-        raise ConfigurationError(f"the state file {str(path)!r} is {kind}: name a file, or a path where none is yet")
-    if os.name == "posix":
-        if status.st_uid != os.geteuid():
-            raise ConfigurationError(f"the state file {str(path)!r} belongs to another user: chown it, or name another")
-        if status.st_mode & 0o077:
-            mode = stat.S_IMODE(status.st_mode)
-            raise ConfigurationError(
-                f"the state file {str(path)!r} has mode {mode:04o}, so others may reach it: chmod 600 {path}"
-            )
-    return status.st_size
-
-
 def open_file(path: Path) -> tuple[sqlite3.Connection, Contents]:
     """Open, lock and read the file, made if there is none. Until it is known to be ours nothing in it is changed.
 
     Raises:
         ConfigurationError: It is refused; the message names it and the remedy.
     """
-    _prepare(path)
-    connection: sqlite3.Connection | None = None
+    connection = open_database(
+        path,
+        what="a state file of hivetenancy",
+        application_id=APPLICATION_ID,
+        schema_version=SCHEMA_VERSION,
+        make_tables=_make_tables,
+    )
     try:
-        connection = sqlite3.connect(
-            path.as_uri() + "?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
-        )
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-        connection.execute("BEGIN EXCLUSIVE")  # the lock stays when this ends: that is the locking mode
-        fresh = _is_fresh(connection, path)
-        connection.execute("COMMIT")
-        if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
-            raise ConfigurationError(f"the file system of {str(path)!r} cannot hold a state file: name a local disk")
-        connection.execute("PRAGMA synchronous=FULL")  # what is acknowledged survives a power failure, too
         connection.create_function("crc", 3, checksum, deterministic=True)
-        if fresh:
-            _make_tables(connection)
         return connection, _read(connection, path)
     except sqlite3.Error as error:
-        if connection is not None:
-            connection.close()
-        raise _refused(path, error) from error
+        connection.close()
+        raise refused(path, error) from error
     except UnicodeError as error:  # sqlite3 cannot even say what is wrong with a schema whose names are damaged
-        if connection is not None:
-            connection.close()
+        connection.close()
         raise damaged(path, "its schema cannot be read") from error
     except BaseException:
-        if connection is not None:
-            connection.close()
+        connection.close()
         raise
 
 
-def _is_fresh(connection: sqlite3.Connection, path: Path) -> bool:
-    """Tell a new file from one of ours; refuse any other."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application == version == things == 0:
-        return True
-    if application != APPLICATION_ID:
-        raise ConfigurationError(
-            f"{str(path)!r} is a database, but not a state file of hivetenancy; it was left as it is. Name another path"
-        )
-    if version > SCHEMA_VERSION:
-        raise ConfigurationError(
-            f"the state file {str(path)!r} was written by a later version of hivetenancy (schema {version}, this one "
-            f"knows {SCHEMA_VERSION}); it was left as it is. Upgrade, or name another path"
-        )
-    if version < SCHEMA_VERSION:
-        raise damaged(path, f"its schema is {version}, which never was")
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise damaged(path, "its pages do not fit together")
-    return False
-
-
 def _make_tables(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
     for table in TABLES:
         connection.execute(
             f"CREATE TABLE {table} (key BLOB PRIMARY KEY NOT NULL, at_us INTEGER NOT NULL, body BLOB NOT NULL, "
             "crc INTEGER NOT NULL)" + ("" if table in (LIMITS, DELIVERIES) else " WITHOUT ROWID")
         )  # rows as large as those two are slow to find in a table without row ids
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    connection.execute("COMMIT")
 
 
 def _read(connection: sqlite3.Connection, path: Path) -> Contents:
@@ -289,31 +208,3 @@ def check_there(path: Path, identity: Identity | None) -> None:
     found = identity_of(path)
     if os.name == "posix" and found != identity:
         raise OSError("it was removed while it was used" if found is None else "another file was put in its place")
-
-
-def damaged(path: Path, how: str) -> ConfigurationError:
-    """Return the error for a file of ours that cannot be trusted."""
-    return ConfigurationError(
-        f"the state file {str(path)!r} is damaged: {how}. It was left as it is: restore it with its -wal file from a "
-        "backup, or move both aside, which forgets what was not reported yet, and start with none"
-    )
-
-
-def _refused(path: Path, error: sqlite3.Error) -> ConfigurationError:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest tells more than is needed
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return ConfigurationError(
-            f"the state file {str(path)!r} is in use already: give each process a file of its own, or end the other"
-        )
-    if code == sqlite3.SQLITE_NOTADB:
-        return ConfigurationError(
-            f"{str(path)!r} is no state file, or its header is damaged; it was left as it is. Name another path, or "
-            "restore it from a backup"
-        )
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL):
-        return ConfigurationError(
-            f"the state file {str(path)!r} cannot be written ({error}): make it, its folder and its disk writable"
-        )
-    if code == sqlite3.SQLITE_IOERR:
-        return ConfigurationError(f"the disk of the state file {str(path)!r} fails ({error}): see to it")
-    return damaged(path, str(error))

@@ -23,7 +23,7 @@ from typing import Final
 from hivetenancy.clock import SECOND_US, Clock, SystemClock
 from hivetenancy.decision import DONE, Ticket
 from hivetenancy.errors import ConfigurationError, MisuseError, StoreUnavailableError
-from hivetenancy.files import checked_path
+from hivetenancy.files import checked_path, damaged
 from hivetenancy.ids import Dimension, TenantId
 
 from .kept import (
@@ -56,7 +56,6 @@ from .keptfile import (
     Row,
     check_hub,
     check_there,
-    damaged,
     from_key,
     identity_of,
     open_file,

@@ -335,7 +335,7 @@ def link(path: Path) -> None:
         (unread, "damaged"),
         (without("rows"), "damaged: no such table"),
         (without("events"), "damaged: no such table"),
-        (link, "is no file"),
+        (link, "is a symbolic link"),
         (lambda path: path.mkdir(), "is no file"),
     ],
     ids=["readable", "foreign", "nonsense", "later", "broken", "unread", "no rows", "no events", "link", "folder"],

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hivetenancy import files
 from hivetenancy.access_keys.format import digest
 from hivetenancy.clock import DAY_US, HOUR_US, SECOND_US
 from hivetenancy.errors import ConfigurationError, MisuseError, StoreUnavailableError
@@ -528,7 +529,7 @@ def test_one_process_at_a_time(path: Path) -> None:
 def test_a_second_opener_without_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that does not lock its file is found out."""
     refuses_a_second(path)
-    monkeypatch.setattr(keptfile, "_PRAGMAS", ())
+    monkeypatch.setattr(files, "_PRAGMAS", ())
     with pytest.raises(pytest.fail.Exception):
         refuses_a_second(path)
 
