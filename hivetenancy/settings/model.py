@@ -75,7 +75,7 @@ def _url(value: str) -> str:
 
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-_Window = Annotated[float, Field(gt=2, le=86_400, allow_inf_nan=False)]
+_Window = Annotated[float, Field(ge=2.001, le=86_400, allow_inf_nan=False)]
 """A window must outlast the look-up of a key, which takes up to 2 s: else an answer is of no use when it comes."""
 _Allowance = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 _Url = Annotated[str, AfterValidator(_url)]
@@ -155,11 +155,11 @@ class FreshnessSettings(_Table):
     """For how long an answer about a key counts."""
 
     fresh_seconds: _Window = Field(
-        default=30.0, description="For every effect, while nothing else says otherwise; above 2.", examples=[30]
+        default=30.0, description="For every effect, while nothing else says otherwise; at least 2.001.", examples=[30]
     )
     admin_seconds: _Window = Field(
         default=5.0,
-        description="For admin functions while the change feed is not healthy; above 2, at most "
+        description="For admin functions while the change feed is not healthy; at least 2.001, at most "
         "`freshness.fresh_seconds`.",
         examples=[5],
     )
@@ -170,8 +170,8 @@ class FreshnessSettings(_Table):
     )
     stale_write_seconds: _Allowance = Field(default=60.0, description="Likewise for writes.", examples=[60])
     stale_delete_seconds: _Allowance = Field(default=60.0, description="Likewise for deletes.", examples=[60])
-    negative_seconds: Annotated[float, Field(gt=2, le=5, allow_inf_nan=False)] = Field(
-        default=5.0, description="For a refused key; above 2, at most 5.", examples=[5]
+    negative_seconds: Annotated[float, Field(ge=2.001, le=5, allow_inf_nan=False)] = Field(
+        default=5.0, description="For a refused key; 2.001 to 5.", examples=[5]
     )
     refresh_percent: Annotated[int, Field(ge=1, le=100)] = Field(
         default=70,
