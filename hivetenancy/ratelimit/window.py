@@ -168,7 +168,9 @@ def calendar(state: State, *, now: Instant, policy: CalendarPolicy, cost: int = 
         return None, state
     left = calendar_wait_us(state, now, policy)
     if left <= 0:
-        return 0, (bounds(policy.period, now[1], policy.zone)[0], cost, now[0])
+        start = bounds(policy.period, now[1], policy.zone)[0]
+        # Not before the stored one: a wall clock set back would else come to that period again, and free it again.
+        return 0, (max(start, state[0]) if state else start, cost, now[0])
     if state[1] + cost > policy.limit:
         return left, state
     return 0, (state[0], state[1] + cost, state[2])

@@ -272,6 +272,15 @@ def test_one_wild_wall_reading_does_not_close_a_tenant_for_a_century() -> None:
     assert window.calendar(state, now=(HOUR_US, START + HOUR_US), policy=HOURLY)[0] == 0
 
 
+def test_a_period_that_was_counted_is_not_come_to_again() -> None:
+    """An hour really passes while the clock stands just before the counted one; entering that anew frees nothing."""
+    _, state = window.calendar((), now=(0, START), policy=HOURLY, cost=4)
+    assert START % HOUR_US == 0
+    wait, state = window.calendar(state, now=(HOUR_US, START - 1), policy=HOURLY, cost=4)
+    assert wait == 0
+    assert window.calendar(state, now=(HOUR_US + 1, START), policy=HOURLY)[0] == HOUR_US - 1
+
+
 @given(st.lists(st.tuples(st.integers(0, 40 * MINUTE_US), st.integers(-90 * MINUTE_US, 0)), max_size=80))
 def test_a_calendar_window_frees_nothing_to_a_wall_clock_set_back(moves: list[tuple[int, int]]) -> None:
     """Set back however often, it admits the limit once for each new hour reached and each hour that really passed."""
