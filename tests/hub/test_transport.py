@@ -866,10 +866,13 @@ async def test_random_answers_raise_nothing_else(family: Any) -> None:
         await writer.drain()
 
     async with raw_server(talk) as port:
-        breaker = NeverOpens(clock=ManualClock())
-        async with towards(port, family, breaker=breaker) as transport:
-            calls = [transport.call("GET", PATH, repeatable=True) for _ in range(examples(150, 3000))]
-            results = [(await asyncio.gather(call, return_exceptions=True))[0] for call in calls]
+        results: list[object] = []
+        for _ in range(examples(25, 500)):
+            # A client of its own for a few calls each: a strange cookie spoils all that a caller's client sends after.
+            async with towards(port, family, breaker=NeverOpens(clock=ManualClock())) as transport:
+                for _ in range(6):
+                    call = transport.call("GET", PATH, repeatable=True)
+                    results += await asyncio.gather(call, return_exceptions=True)
     strange = [result for result in results if type(result) not in (HubReply, HubContractError, HubUnavailableError)]
     assert strange == []
     assert {type(result) for result in results} == {HubReply, HubContractError, HubUnavailableError}
