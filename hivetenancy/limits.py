@@ -264,12 +264,6 @@ class CachedLimits:
         self._keep(tenant, entry, tell=False)
         return entry
 
-    @property
-    def oldest_us(self) -> int | None:
-        """Age of the oldest entry that is kept, in microseconds; ``None``: nothing is. Looks at all: for health."""
-        now = self._clock.now()[0]
-        return max((now - entry.sent_us for entry in self._entries.values()), default=None)
-
     def trouble(self, now: Instant) -> str | None:
         """Say what keeps limits from being asked for at present; ``None``: nothing that is known of."""
         if self._away and now[0] < self._pause_until_us + _REMEMBERED_US:

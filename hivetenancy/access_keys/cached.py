@@ -756,12 +756,14 @@ class CachedAccessKeys:
     async def _verify_recalled(self) -> None:
         while self._recalled:
             with self._lock:
-                batch = [known for known in islice(self._recalled, BATCH) if known not in self._entries]
-                for known in list(islice(self._recalled, BATCH)):
-                    del self._recalled[known]
-            if batch and not await self._ask_batch(batch):
-                self._recalled.update(dict.fromkeys(batch))
+                batch = list(islice(self._recalled, BATCH))
+            # What the answer is about leaves by `_keep` or `_refuse`, which tell whoever writes the digests down.
+            if not await self._ask_batch(batch):
                 await self._sleep(RETRY_US / SECOND_US * random.uniform(0.5, 1.5))
+                continue
+            with self._lock:
+                for known in batch:
+                    self._recalled.pop(known, None)
 
     def bound_us(self, effect: Effect, *, now: Instant | None = None) -> int:
         """Return how long a key that is revoked now may still be accepted for *effect*, in microseconds.

@@ -28,6 +28,12 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _PREFIX: Final = "/api/internal"
 _AUTHORITY: Final = "x-hivehub-authority"
 
+A_FAKE: Final = (
+    "this HiveHub is a fake, which nothing but a test may believe; point the url at a real one, or, in a test, build "
+    "HiveHub(..., allow_fake=True)"
+)
+"""Why a hub that says it is a fake is refused, in X0 or in any reply."""
+
 
 class Caller:
     """Makes the calls of one hub.
@@ -142,10 +148,7 @@ class Caller:
             deadline_s=deadline_s,
         )
         if got.headers.get(_AUTHORITY) == "fake" and not self._allow_fake:
-            raise ConfigurationError(
-                "this HiveHub is a fake, which nothing but a test may believe; point the url at a real one, "
-                "or, in a test, build HiveHub(..., allow_fake=True)"
-            )
+            raise ConfigurationError(A_FAKE)
         return got
 
 

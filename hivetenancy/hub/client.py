@@ -48,7 +48,7 @@ from hivetenancy.sources import (
 )
 
 from . import wire
-from .caller import Caller
+from .caller import A_FAKE, Caller
 from .calls import AccessKeysCalls, LessTokensCalls, NexusCalls, SynapCalls, VectorizerCalls
 from .composed import PROFILES, ComposedLimits
 from .extensions import Extension, Extensions
@@ -329,7 +329,7 @@ class HiveHub:
             HubContractError: It is another hub, or an earlier one.
         """
         if said.authority == "fake" and not self._allow_fake:
-            raise ConfigurationError("this HiveHub is a fake, which nothing but a test may believe")
+            raise ConfigurationError(A_FAKE)
         self._check_identity(said)
         self._check_rights(said)
         self._skew_us = said.now - midpoint_us
@@ -355,7 +355,10 @@ class HiveHub:
             self._fault = f"another hub answers: {said.hub_id}, where {known} did; point the url back, or start afresh"
             raise HubContractError(self._fault)
         if known is not None and said.epoch < self._epoch:
-            self._fault = f"the hub went back to epoch {said.epoch} from {self._epoch}: was it restored wrongly?"
+            self._fault = (
+                f"the hub went back to epoch {said.epoch} from {self._epoch}: whoever restored it has to begin a "
+                "larger epoch there"
+            )
             raise HubContractError(self._fault)
         self._fault = None
 

@@ -550,3 +550,23 @@ def test_keys_that_come_due_one_after_the_other_go_together() -> None:
         loop.run_until_complete(engine.aclose())
     finally:
         loop.close()
+
+
+async def test_what_an_earlier_process_knew_is_verified_and_forgotten_if_it_is_dead() -> None:
+    """A live key is kept again; a revoked one is struck off for good, or each restart would ask about it for ever."""
+    world, told = World(), dict[bytes, bool]()
+    good, dead = (digest(secret) for secret in (world.hub.issue(), revoked(world)))
+    engine = built(world, kept=told.__setitem__)
+    engine.recall([good, dead])
+    assert engine.recalled == 2
+    await engine._verify_recalled()
+    assert told == {good: True, dead: False}
+    assert engine.recalled == 0
+    assert len(engine) == 1
+
+
+def revoked(world: World) -> bytes:
+    """A key that was revoked."""
+    secret = world.hub.issue()
+    world.hub.revoke(secret)
+    return secret
