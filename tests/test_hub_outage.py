@@ -294,7 +294,8 @@ async def test_an_unknown_tenant_is_503_at_once() -> None:
 
 async def test_a_known_tenant_goes_on_for_a_day_and_then_its_gauges_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing changes for 24 h; after that nothing is stored any more, and everything else goes on."""
-    monkeypatch.setattr("hivetenancy.limits.PAUSE_US", 10_000)  # a second between two attempts, in a test
+    for name, value in (("PAUSE_US", 10_000), ("GATHER_S", 0.01)):  # a second between two attempts, in a test
+        monkeypatch.setattr(f"hivetenancy.limits.{name}", value)
     async with serving(Server(own_keys=True)) as server:
         began = server.clock.now()[0]
         server.line.bend = refused
@@ -366,8 +367,9 @@ async def test_usage_piles_up_and_is_delivered_once() -> None:
 # --- the hub is back --------------------------------------------------------------------------------------------------
 
 
-async def test_the_hub_comes_back_to_no_herd() -> None:
+async def test_the_hub_comes_back_to_no_herd(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred known keys that all come at once cost it one question, and none of them is made to wait for it."""
+    monkeypatch.setattr("hivetenancy.access_keys.cached.RETRY_US", 10_000)  # likewise
     server = Server()
     keys = [server.new_key(server.acme) for _ in range(100)]
     async with serving(server):

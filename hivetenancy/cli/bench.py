@@ -485,12 +485,11 @@ async def asgi_rows(small: World, large: World | None) -> list[Row]:
 # --- what is no ratio ------------------------------------------------------------------------------------------------
 
 
-def memory_notes() -> dict[str, str]:
+def memory_notes(tenants: int = 20_000) -> dict[str, str]:
     """Return bytes of one cell of each engine, as the allocator counts them.
 
     What is there anyway is not counted: the tenants' ids, their subjects and their limits.
     """
-    tenants = 20_000
     now = SystemClock().now()
     each = subjects_for(_BUCKETS, tenants)
     ids = [TenantId(f"{number:032x}") for number in range(tenants)]

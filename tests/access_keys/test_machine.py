@@ -255,7 +255,7 @@ def walk(
 
 def test_a_seeded_walk() -> None:
     """No walk accepts what may not be accepted, and each ends with the truth."""
-    for seed in range(examples(40, 2000)):
+    for seed in range(examples(40, 600)):
         walk(seed, 60)
 
 

@@ -273,7 +273,7 @@ def switching_often() -> Iterator[None]:
 
 def test_threads_see_snapshots() -> None:
     """Whatever threads do, an answer holds exactly the changes up to its revision, and no event is lost."""
-    rounds = examples(300, 1_000)
+    rounds = examples(100, 1_000)
     with switching_often():
         truth, answers, seen = race(HubService(clock=ManualClock()), rounds)
     assert len({revision for revision, _ in answers}) >= rounds // 2

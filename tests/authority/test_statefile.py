@@ -458,7 +458,7 @@ def test_values_come_back_as_they_were(value: object) -> None:
     assert type(back) is type(value)
 
 
-@pytest.mark.parametrize("value", [object(), 1.5, [1], {"a": {1}}], ids=repr)
+@pytest.mark.parametrize("value", [object(), 1.5, [1], {"a": {1}}], ids=["an object", "1.5", "a list", "a set"])
 def test_what_is_no_value_of_the_model_is_refused(value: object) -> None:
     """Nothing is written that could not be read back."""
     with pytest.raises(TypeError):

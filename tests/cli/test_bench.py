@@ -255,9 +255,9 @@ def test_notes() -> None:
 
 def test_memory_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every gate on bytes has a note, as a whole number."""
-    monkeypatch.setattr(bench, "_bytes", lambda build: 20_000 * (100 if build() else 0))
+    monkeypatch.setattr(bench, "_bytes", lambda build: FEW * (100 if build() else 0))
     monkeypatch.setattr(bench, "_key_bytes", functools.partial(bench._key_bytes, FEW))
-    notes = bench.memory_notes()
+    notes = bench.memory_notes(FEW)
     assert len(notes) == 4
     assert all(value.isdigit() for value in notes.values())
 

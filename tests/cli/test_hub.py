@@ -418,7 +418,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     secrets: list[str] = []
     total = sequence = 0
     service_key = ""
-    for _ in range(examples(2, 12)):
+    for _ in range(examples(2, 6)):
         with serve(*options) as fake:
             assert service_key != fake.card["service_key"]
             with httpx.Client(base_url=fake.url, timeout=20, verify=PLAIN) as client:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from hivetenancy.testing.contracts import control_plane
+from hivetenancy.testing.contracts import _plane_sources, control_plane
 from hivetenancy.testing.contracts._cases import Case
 from hivetenancy.testing.contracts.control_plane import CASES, Need, left_out, needs, runnable
 
@@ -143,8 +143,11 @@ BROKEN: dict[str, str] = {
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_a_broken_control_plane_fails_the_case(case: Case[control_plane.Subject]) -> None:
+async def test_a_broken_control_plane_fails_the_case(
+    case: Case[control_plane.Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each case notices something: there is a broken control plane that it fails on."""
+    monkeypatch.setattr(_plane_sources, "PATIENCE_S", 0.5)  # the hub in no hurry takes 5 s
     subject: Subject = await mutated(MUTANTS[BROKEN[case.name]])
     with pytest.raises(Exception) as caught:
         await case(subject)

@@ -95,7 +95,7 @@ def bodies(model: type[BaseModel]) -> st.SearchStrategy[BaseModel]:
     return st.fixed_dictionaries(fields).map(model.model_validate)
 
 
-QUIET = settings(max_examples=examples(2, 40), deadline=None, suppress_health_check=list(HealthCheck))
+QUIET = settings(max_examples=examples(2, 20), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

@@ -19,7 +19,7 @@ from .walk import RULES, Walk, seeded
 @pytest.mark.parametrize("threadsafe", [False, True], ids=["owner", "threads"])
 def test_a_random_walk_agrees_with_the_model(threadsafe: bool) -> None:
     """Long walks from fixed seeds leave the engine and the model with the same cells after every step."""
-    for seed in range(examples(12, 400)):
+    for seed in range(examples(12, 150)):
         seeded(seed, 60, threadsafe=threadsafe)
 
 

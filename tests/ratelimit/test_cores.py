@@ -160,7 +160,10 @@ def test_a_refund_never_makes_more_pass(policy: RatePolicy, schedule: list[tuple
             taken = (now, cost)
         else:
             wait, never = rule.take(never, (now, now), cost)
-            assert not wait, "the twin has less in use, so it admits what this one admits"
+            if wait:
+                # The clock was set back behind a time that the twin has not seen: what ended then has not for it.
+                assert now < latest, "the twin has less in use, so it admits what this one admits"
+                return
     if taken is not None:
         made = rule.withdrawn(made, (taken[0], 0), latest, taken[1])
         for later in (0, 1, 50, 1_000, 300_000, 1_000_000):

@@ -78,7 +78,7 @@ def step(walk: Walk, draw: random.Random) -> None:
 @pytest.mark.parametrize("threadsafe", [False, True], ids=["loop", "threadsafe"])
 def test_seeded_walk(threadsafe: bool) -> None:
     """Over a long seeded walk the engine answers and stands as its core does, after each of thousands of steps."""
-    for seed in range(examples(6, 60)):
+    for seed in range(examples(6, 30)):
         draw, walk = random.Random(seed), Walk(threadsafe=threadsafe)
         for _ in range(400):
             step(walk, draw)

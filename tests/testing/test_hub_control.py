@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hivetenancy.authority.statefile import StateFile
@@ -21,6 +21,7 @@ from hivetenancy.testing import FakeHiveHub, ManualClock
 from hivetenancy.testing.hub_control import _ROUTES, ControlApp
 from hivetenancy.testing.hub_guard import Guard
 from hivetenancy.testing.hub_seed import KeySeed, TenantSeed, read_seeds, sow
+from tests.tiers import examples
 
 pytestmark = pytest.mark.anyio
 
@@ -330,6 +331,7 @@ BODIES = st.recursive(
 )
 
 
+@settings(max_examples=examples(10, 100))  # each goes to every route
 @given(BODIES)
 def test_nothing_that_is_sent_is_a_fault_of_ours(value: Any) -> None:
     """Whatever the body: an answer below 500, or one that says which field is wrong."""

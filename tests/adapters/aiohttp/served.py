@@ -146,7 +146,7 @@ async def served(
     app.add_routes([*routes(), *extra])
     build(app)
     world.tenancy.setup(app, **options)
-    runner = web.AppRunner(app, handler_cancellation=cancels, access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(app, handler_cancellation=cancels, access_log=None, shutdown_timeout=0.1)
     try:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
