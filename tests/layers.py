@@ -37,10 +37,25 @@ F1 files.py
 F1 sources/protocol.py
 F1 sources/__init__.py
 
+F1 namespaces/kinds.py
 F1 namespaces/protocol.py
 F1 namespaces/__init__.py
 F2 namespaces/codec.py
+F2 namespaces/patterns.py
+F2 namespaces/paths.py
+F2 namespaces/profiles.py
+F2 namespaces/names.py
+F2 namespaces/cursors.py
+F2 namespaces/inspection.py
+F3 namespaces/identity.py
 F3 namespaces/prefix.py
+F3 namespaces/manifest.py
+F3 namespaces/delivery.py
+F3 namespaces/files.py
+
+F1 handles/protocol.py
+F1 handles/__init__.py
+F3 handles/registry.py
 
 F1 access_keys/protocol.py
 F1 access_keys/__init__.py
@@ -70,6 +85,9 @@ F1 usage/__init__.py
 F2 usage/cumulative.py
 F3 usage/memory.py
 F3 usage/reporter.py
+
+F1 scopes/__init__.py
+F2 scopes/predicate.py
 
 F1 hub/__init__.py
 F1 hub/wire.py pydantic pydantic_core
@@ -179,6 +197,7 @@ F4 testing/contracts/_plane_wire.py
 F4 testing/contracts/control_plane.py
 F4 testing/contracts/_keyhub.py
 F4 testing/contracts/access_keys.py
+F4 testing/contracts/_names.py
 F4 testing/contracts/namespaces.py
 F4 testing/contracts/quota.py
 F4 testing/contracts/ratelimit.py

@@ -40,7 +40,7 @@ _UUID_SPELLINGS: Final = re.compile(
     r"[0-9a-fA-F]{8}(-?)[0-9a-fA-F]{4}\1[0-9a-fA-F]{4}\1[0-9a-fA-F]{4}\1[0-9a-fA-F]{12}"
 )
 #: Names that Windows takes for devices, in any folder and with any suffix.
-_DEVICES: Final = frozenset({"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10))})
+DEVICES: Final = frozenset({"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10))})
 
 
 class IdScheme(StrEnum):
@@ -54,6 +54,15 @@ class IdScheme(StrEnum):
     """Any text that is in NFC, holds no control character and fits the token."""
 
 
+class UuidForm(StrEnum):
+    """How a token prints a UUID. One for a deployment, as the scheme: a token printed the other way is none."""
+
+    HYPHENATED = "hyphenated"
+    """36 characters, as HiveHub, Vectorizer and Nexus print them."""
+    SIMPLE = "simple"
+    """32 hex digits, as Synap prints them."""
+
+
 #: The longest token of each scheme, in bytes.
 LONGEST_TOKEN: Final[Mapping[IdScheme, int]] = {
     IdScheme.UUID: 36,
@@ -62,12 +71,13 @@ LONGEST_TOKEN: Final[Mapping[IdScheme, int]] = {
 }
 
 
-def token_of(tenant: str, scheme: IdScheme = IdScheme.UUID) -> str:
+def token_of(tenant: str, scheme: IdScheme = IdScheme.UUID, form: UuidForm = UuidForm.HYPHENATED) -> str:
     """Return the token of the tenant's id *tenant*, the same for the same tenant and for no other.
 
     Args:
         tenant: The id, exactly as it is; a ``str`` and no subclass.
-        scheme: Which texts are ids. A UUID is printed in lower case with hyphens.
+        scheme: Which texts are ids.
+        form: How a UUID is printed, always in lower case; of no effect under other schemes.
 
     Raises:
         InvalidNameError: *tenant* is no id of *scheme*. It is never trimmed, folded or repaired.
@@ -81,8 +91,10 @@ def token_of(tenant: str, scheme: IdScheme = IdScheme.UUID) -> str:
         >>> token_of("ada@example.org", IdScheme.OPAQUE)
         'ada_40example_2eorg'
     """
-    if type(tenant) is str and scheme is IdScheme.UUID and _UUID.fullmatch(tenant):
-        return tenant  # as HiveHub prints it: nothing to do
+    if scheme is IdScheme.UUID:
+        plain = type(tenant) is str and _UUID.fullmatch(tenant)  # as HiveHub prints it: nothing to do
+        text = tenant if plain else canonical(tenant, scheme)
+        return text if form is UuidForm.HYPHENATED else text.replace("-", "")
     return encode(canonical(tenant, scheme))
 
 
@@ -109,16 +121,16 @@ def canonical(tenant: str, scheme: IdScheme = IdScheme.UUID) -> TenantId:
     return TenantId(tenant)
 
 
-def tenant_of(token: str, scheme: IdScheme = IdScheme.UUID) -> TenantId:
+def tenant_of(token: str, scheme: IdScheme = IdScheme.UUID, form: UuidForm = UuidForm.HYPHENATED) -> TenantId:
     """Return the id whose token is *token*. For operators and migrations; never for deciding who owns a name.
 
     Raises:
         InvalidNameError: *token* is no token, or not that of an id of *scheme*.
     """
-    found = decode(token)
-    if canonical(found, scheme) != found:  # a UUID that is not printed as tokens are
+    tenant = canonical(decode(token), scheme)
+    if token_of(tenant, scheme, form) != token:  # a UUID that is not printed as tokens are
         raise InvalidNameError("not a token: another spelling of this id is the canonical one")
-    return TenantId(found)
+    return tenant
 
 
 def encode(text: str) -> str:
@@ -134,7 +146,7 @@ def encode(text: str) -> str:
     words = [chr(byte) if byte in _SAFE else f"_{byte:02x}" for byte in raw]
     if not words:
         raise InvalidNameError("a tenant's id must not be empty")
-    if text[0] == "-" or text in _DEVICES:
+    if text[0] == "-" or text in DEVICES:
         words[0] = f"_{raw[0]:02x}"
     token = "".join(words)
     if len(token) > TOKEN_BYTES_MAX:

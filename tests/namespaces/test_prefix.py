@@ -12,8 +12,10 @@ from hivetenancy.context import TenantContext
 from hivetenancy.errors import ConfigurationError, InvalidNameError, MisuseError
 from hivetenancy.ids import STANDALONE, KeyId, TenantId
 from hivetenancy.namespaces import TenantNames
+from hivetenancy.namespaces.patterns import DIALECTS
 from hivetenancy.namespaces.prefix import MAX_NAME_BYTES, IdentityNamespaces, PrefixNamespaces
-from hivetenancy.testing.contracts.namespaces import glob, scopes
+from hivetenancy.testing.contracts.namespaces import CASES, glob, scopes
+from tests.namespaces.test_contract import BROKEN, fails
 
 ACME = "550e8400-e29b-41d4-a716-446655440000"
 OTHER = "650e8400-e29b-41d4-a716-446655440000"
@@ -54,12 +56,14 @@ def test_the_literals_of_the_default_profile() -> None:
     """The default profile prints what HiveHub's data servers print, byte for byte."""
     names = names_of(ACME)
     assert [str(scope.key("n:1")) for _, scope in scopes(names)] == [
-        f"user:{ACME}:n:1",
-        f"user_{ACME}:n:1",
-        f"user_{ACME}:n:1",
-        f"user:{ACME}:n:1",
+        *[f"user:{ACME}:n:1"] * 10,
+        *[f"user_{ACME}:n:1"] * 2,
         f"user_{ACME}.n:1",
+        f"user_{ACME}:n:1",
+        f"tenants/{ACME}/n:1",
+        *[f"ns:{ACME}:n:1"] * 5,
     ]
+    assert str(names.files.path("n")) == f"tenants/{ACME}/n.n"
 
 
 @pytest.mark.parametrize("separator", [".", "/", ":"])
@@ -67,7 +71,10 @@ def test_a_topic_is_a_segment_of_its_own(separator: str) -> None:
     """A topic is divided from the tenant's part by what divides topics, so a wildcard cannot span it."""
     topics = names_of(ACME, PrefixNamespaces(topic_separator=separator)).topics
     assert topics.prefix == f"user_{ACME}{separator}"
-    assert topics.pattern("#") == f"user_{ACME}{separator}#"
+    dialect = DIALECTS[separator]
+    # A bare "#" also stands for no segment, and would match the tenant's own: one segment is asked for.
+    assert topics.pattern("#") == separator.join([f"user_{ACME}", dialect.one, "#"])
+    assert topics.pattern(f"a{separator}#") == separator.join([f"user_{ACME}", "a", "#"])
     assert topics.prefix[:-1].count(separator) == 0
 
 
@@ -172,12 +179,16 @@ def test_the_bound_follows_the_store() -> None:
     ("wrong", "message"),
     [
         ({"scheme": "email"}, "there are uuid, slug, opaque"),
-        ({"max_name_bytes": 42}, "above 42"),
-        ({"scheme": "opaque", "max_name_bytes": 134}, "above 134"),
+        ({"max_name_bytes": 45}, "above 45"),
+        ({"scheme": "opaque", "max_name_bytes": 137}, "above 137"),
         ({"max_name_bytes": 100.0}, "whole number"),
         ({"max_name_bytes": True}, "whole number"),
         ({"topic_separator": "-"}, "topic_separator"),
         ({"topic_separator": ""}, "topic_separator"),
+        ({"profile": "redis"}, "there are default, synap, vectorizer, nexus, tagged"),
+        ({"profile": None}, "there is no profile None"),
+        ({"secret": b"short"}, "at least 16 bytes"),
+        ({"secret": "0123456789abcdef"}, "at least 16 bytes"),
     ],
 )
 def test_a_wrong_setting_is_refused_when_built(wrong: dict[str, Any], message: str) -> None:
@@ -188,8 +199,8 @@ def test_a_wrong_setting_is_refused_when_built(wrong: dict[str, Any], message: s
 
 def test_the_least_bound_is_enough_for_a_name() -> None:
     """One byte above the longest prefix, the longest tenant still has names."""
-    manager = PrefixNamespaces(scheme="opaque", max_name_bytes=135)
-    assert str(names_of("a" * 128, manager).kv.key("x")).endswith(":x")
+    manager = PrefixNamespaces(scheme="opaque", max_name_bytes=138)
+    assert str(names_of("a" * 128, manager).blobs.key("x")).endswith("/x")
 
 
 @pytest.mark.parametrize("tenant", ["", "acme", "tenant_0123456789abcdef", f"{ACME}\n", "standalone"])
@@ -257,6 +268,36 @@ def test_d8_three_naming_schemes_disagreed() -> None:
     spellings = (ACME, ACME.upper(), ACME.replace("-", ""))
     made = {str(names_of(text, manager, key=key).collections.key("docs")) for text in spellings for key in (None, "k1")}
     assert made == {f"user_{ACME}:docs"}
+
+
+def test_d9_what_was_made_could_not_be_used() -> None:
+    """A collection is its maker's from its name on: the maker finds, lists and reads it, and nobody else does."""
+    mine, theirs = names_of(ACME), names_of(OTHER)
+    store = {str(mine.collections.key("docs")): "made without a word about its owner"}
+    assert [mine.collections.strip(name) for name in store if mine.collections.owns(name)] == ["docs"]
+    assert store[str(mine.collections.key("docs"))]
+    assert not [name for name in store if theirs.collections.owns(name)]
+    assert str(theirs.collections.key("docs")) not in store
+
+
+#: What each weakness of the servers would be called in the kit, and which case finds it.
+WEAKNESSES = {
+    "d7": ("OneNameSpace", "two_tenants_never_share_a_physical_name"),
+    "d8": ("ThreeSchemes", "a_name_round_trips"),
+    "d9": ("MakesUnowned", "a_name_round_trips"),
+    "d33": ("LeavesPrefixed", "two_tenants_never_share_a_physical_name"),
+    "d34": ("Unchecked", "no_tenants_names_lie_within_anothers"),
+    "d39": ("OneColon", "a_name_round_trips"),
+}
+
+
+@pytest.mark.parametrize("weakness", WEAKNESSES)
+def test_a_manager_with_a_weakness_of_upstream_is_caught(weakness: str) -> None:
+    """Each weakness of the servers, planted into a manager of names, fails a case of the kit."""
+    fault, case = WEAKNESSES[weakness]
+    harness, expected = BROKEN[fault]
+    assert expected == case
+    assert fails(CASES.named(case), harness())
 
 
 def test_d28_a_namespace_that_could_not_be_selected() -> None:

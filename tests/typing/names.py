@@ -1,4 +1,4 @@
-"""What a type checker must accept of scoped names. Checked by mypy, never run.
+"""What a type checker must accept of scoped names. Checked by mypy and pyright, never run.
 
 The mistakes stand beside it, in `rejected_names.py`.
 """
@@ -10,16 +10,28 @@ from typing import Protocol
 
 from hivetenancy.context import TenantContext
 from hivetenancy.namespaces import (
+    AnyKeyName,
+    BlobName,
+    ChannelName,
+    CollectionKind,
     CollectionName,
+    FilePath,
+    HashName,
+    IndexName,
     KeyKind,
     KeyName,
+    LabelName,
+    LockName,
     NameScope,
     NamespaceManager,
+    Page,
     QueueName,
+    ScopedBytes,
     StreamName,
     TenantNames,
     TopicName,
 )
+from hivetenancy.namespaces.inspection import Ambiguous, Owned, Unowned
 from hivetenancy.namespaces.prefix import IdentityNamespaces, PrefixNamespaces
 
 MANAGERS: tuple[NamespaceManager, ...] = (PrefixNamespaces(), IdentityNamespaces())
@@ -45,7 +57,13 @@ class Store(Protocol):
 
     def scan(self, match: str) -> list[str]: ...
 
-    def between(self, low: str, high: str | None) -> list[str]: ...
+    def between(self, low: str | None, high: str | None) -> list[str]: ...
+
+    def hget(self, key: HashName, field: str) -> bytes | None: ...
+
+    def delete(self, key: AnyKeyName) -> None: ...
+
+    def raw(self, key: ScopedBytes[KeyKind]) -> bytes | None: ...
 
 
 def use(store: Store, manager: PrefixNamespaces, context: TenantContext) -> list[str]:
@@ -57,3 +75,48 @@ def use(store: Store, manager: PrefixNamespaces, context: TenantContext) -> list
     own = [scope.strip(name) for name in found if scope.owns(name)]
     store.many(scope.keys(own))
     return [scope.strip(str(scope.key(name))) for name in own]
+
+
+def of_every_kind(names: TenantNames) -> tuple[BlobName, ChannelName, LabelName, IndexName, LockName, FilePath]:
+    """Names of the other kinds, of a graph, and paths."""
+    return (
+        names.blobs.key("a"),
+        names.channels.key("a"),
+        names.graph.labels.key("a"),
+        names.graph.indexes.key("a"),
+        names.locks.key("a"),
+        names.files.path("collections", "docs"),
+    )
+
+
+def of_one_key_space(store: Store, names: TenantNames) -> None:
+    """What takes any key takes the name of a hash, and of a lock; what takes a hash takes a hash."""
+    store.hget(names.hashes.key("a"), "field")
+    for key in (names.hashes.key("a"), names.locks.key("a"), names.kv.key("a"), names.streams.key("a")):
+        store.delete(key)
+    anything: AnyKeyName = names.sorted_sets.key("a")
+    store.delete(anything)
+
+
+def in_bytes(store: Store, names: TenantNames) -> list[bytes]:
+    """Bytes go in plain and come out physical."""
+    raw = names.kv.binary
+    store.raw(raw.key(b"a"))
+    low, high = raw.range(b"a", reverse=True)
+    return [raw.prefix, raw.pattern(b"*"), raw.strip(bytes(raw.key(b"a"))), low or b"", high or b""]
+
+
+def listed(store: Store, scope: NameScope[CollectionKind], cursor: str | None) -> tuple[list[str], str | None]:
+    """A part of a listing, as a handler gives it to a tenant."""
+    low, high = scope.after(cursor, beginning="docs")
+    page: Page = scope.page(store.between(low, high), limit=10, beginning="docs")
+    return list(page.names), page.cursor
+
+
+def told(manager: PrefixNamespaces, physical: str) -> str:
+    """An operator's question has three answers."""
+    match manager.inspect(physical):
+        case Owned(tenant=tenant) | Ambiguous(tenant=tenant):
+            return tenant
+        case Unowned():
+            return "nobody's"

