@@ -30,25 +30,40 @@ from hivetenancy.adapters.http import HttpOptions
 from hivetenancy.adapters.standalone import StandaloneASGI
 from hivetenancy.adapters.streams import AnyConnection, Close, Connection, StandaloneConnection
 from hivetenancy.background import PartHealth, Supervisor
-from hivetenancy.clock import SECOND_US, Clock, SystemClock
+from hivetenancy.clock import SECOND_US, Clock, Instant, SystemClock
 from hivetenancy.connections import ConnectionRegistry
-from hivetenancy.decision import Reason
-from hivetenancy.errors import ConfigurationError, HubUnavailableError
+from hivetenancy.context import TenantContext
+from hivetenancy.decision import Reason, Refusal
+from hivetenancy.errors import ConfigurationError, HubUnavailableError, MisuseError
 from hivetenancy.functions import FunctionRegistry
 from hivetenancy.gate import Gate
 from hivetenancy.home import Home
 from hivetenancy.hooks import AuditSink, DecisionHook, LoggingAudit
 from hivetenancy.hub.store import StateStore
-from hivetenancy.ids import Effect, Environment
+from hivetenancy.ids import Effect, Environment, TenantId
+from hivetenancy.lifecycle.deletion import Lifecycle
+from hivetenancy.lifecycle.sources import CacheSource
+from hivetenancy.lifecycle.store import LifecycleStore
 from hivetenancy.limits import CachedLimits
 from hivetenancy.namespaces import NamespaceManager
 from hivetenancy.namespaces.prefix import IdentityNamespaces, PrefixNamespaces
+from hivetenancy.operators import Operator
 from hivetenancy.plans import CANONICAL, DimensionSpec, Plan, QuotaLimit
 from hivetenancy.quota.items import ItemCharges, MemoryItemLedger
 from hivetenancy.quota.local import LocalQuota
 from hivetenancy.ratelimit.memory import MemoryRateLimiter
 from hivetenancy.recollection import Recollection
 from hivetenancy.sources import ChangeSource, ControlPlane, IntrospectionSource, RemoteHub, SourcePart, TenantLimits
+from hivetenancy.stamps import (
+    STANDALONE_PRESS,
+    ActFor,
+    ClusterSecret,
+    StampBlock,
+    StampPress,
+    StandaloneBlock,
+    TenantStamp,
+    checked_purpose,
+)
 from hivetenancy.tenant import Tenant, announce_cluster, announce_standalone, current_tenant, standalone_tenant
 from hivetenancy.usage.memory import MemoryUsage
 from hivetenancy.usage.reporter import Reporter
@@ -103,9 +118,17 @@ class Tenancy(ABC):
     functions: FunctionRegistry
 
     @staticmethod
-    def standalone(*, names: NamespaceManager | None = None) -> StandaloneTenancy:
-        """Return a tenancy without tenants: every answer is the host's own, every name the identity."""
-        return StandaloneTenancy(names or IdentityNamespaces())
+    def standalone(*, names: NamespaceManager | None = None, secret: bytes | None = None) -> StandaloneTenancy:
+        """Return a tenancy without tenants: every answer is the host's own, every name the identity.
+
+        Args:
+            names: What replaces the identity.
+            secret: What `subkey` derives from, at least 32 random bytes; ``None``: random, for this process.
+
+        Raises:
+            ConfigurationError: *secret* is too short.
+        """
+        return StandaloneTenancy(names or IdentityNamespaces(), secret)
 
     @staticmethod
     def embedded(hub: ControlPlane, path: str | PathLike[str] | None = None, **options: Any) -> ClusterTenancy:
@@ -194,6 +217,57 @@ class Tenancy(ABC):
         """Return the tenant that the running code acts for; see `hivetenancy.current_tenant`."""
 
     @abstractmethod
+    def stamp(self, tenant: Tenant, *, purpose: str, seconds: float) -> TenantStamp:
+        """Return what carries *tenant* to a job, or to another node of this cluster; see `hivetenancy.stamps`.
+
+        Args:
+            tenant: For whom the work is.
+            purpose: What the stamp is good for: 1 to 64 of ``a-z 0-9 . _ : -``.
+            seconds: How long it counts; above 0, at most 30 days.
+
+        Raises:
+            ValueError: *purpose* or *seconds* is out of range.
+        """
+
+    @abstractmethod
+    def act_for(self, stamp: TenantStamp | str | bytes, *, purpose: str) -> ActFor:
+        """Return a block, for ``async with`` or ``with``, that binds the tenant of *stamp*.
+
+        Args:
+            stamp: A stamp, or its token as it came.
+            purpose: What it has to be good for.
+
+        Raises:
+            ValueError: *purpose* can be none.
+
+        Raises on entering:
+            UnauthenticatedError: The stamp is worth nothing here.
+            UnavailableError: Whether its tenant may be served cannot be told.
+        """
+
+    @abstractmethod
+    def subkey(self, purpose: str) -> bytes:
+        """Return 32 bytes of the secret for a purpose of the host's own, the same wherever the secret is.
+
+        Args:
+            purpose: 1 to 64 of ``a-z 0-9 . _ : -``.
+
+        Raises:
+            ValueError: *purpose* can be none.
+        """
+
+    @abstractmethod
+    def as_operator(self, *, reason: str) -> Operator:
+        """Return a block, for ``with`` or ``async with``, in which an operator acts; see `hivetenancy.operators`.
+
+        Args:
+            reason: Why; it is written to the audit, on entry and with each act.
+
+        Raises:
+            MisuseError: *reason* is blank or too long; or nobody keeps the audit.
+        """
+
+    @abstractmethod
     async def start(self) -> None:
         """Check that nothing is missing, and start."""
 
@@ -220,8 +294,10 @@ class StandaloneTenancy(Tenancy):
 
     mode = "standalone"
 
-    def __init__(self, names: NamespaceManager) -> None:
+    def __init__(self, names: NamespaceManager, secret: bytes | None = None) -> None:
         self.functions = FunctionRegistry()
+        self._secret = ClusterSecret(secret)
+        self._names, self._clock = names, SystemClock()
         self._tenant = standalone_tenant(names)
         announce_standalone(self._tenant)
 
@@ -250,6 +326,24 @@ class StandaloneTenancy(Tenancy):
         """Return the one owner of everything."""
         return self._tenant
 
+    def stamp(self, tenant: Tenant, *, purpose: str, seconds: float) -> TenantStamp:
+        """Return a stamp of standalone mode: it carries no secret, and counts on every server without tenants."""
+        return STANDALONE_PRESS.issue(tenant.context, purpose=purpose, seconds=seconds, now=self._clock.now())
+
+    def act_for(self, stamp: TenantStamp | str | bytes, *, purpose: str) -> StandaloneBlock:
+        """Return a block for the one owner; a stamp that no server without tenants made counts for nothing."""
+        return StandaloneBlock(stamp, purpose, STANDALONE_PRESS, self._tenant, self._clock.now)
+
+    def subkey(self, purpose: str) -> bytes:
+        """Return 32 bytes of the secret for *purpose*; see `Tenancy.subkey`."""
+        return self._secret.derive("host:" + checked_purpose(purpose))
+
+    def as_operator(self, *, reason: str) -> Operator:
+        """Return a block in which an operator acts; written down by the logger ``hivetenancy.audit``."""
+        return Operator(
+            self._names, generation=lambda tenant: 0, audit=LoggingAudit(), now=self._clock.now, reason=reason
+        )
+
     async def start(self) -> None:
         """Do nothing: there is nothing to check."""
 
@@ -273,9 +367,13 @@ class ClusterTenancy(Tenancy):
         environment: Which keys count here, ``live`` or ``test``; ``None``: both.
         freshness: How old an answer about a key may be, by effect.
         names: How names are kept apart; ``None``: the default profile, for hubs whose tenant ids are UUIDs.
+        secret: What all nodes of this cluster share, at least 32 random bytes: stamps and the cursors of listings are
+            worth something on other nodes, and after a restart, only with it. ``None``: random, for this process.
         state: A state file, or its path: keeps limits, the place in the change feed and the digests of known keys over
             restarts, so that an outage of the hub at start does not stop the tenants that were known. ``None``: nothing
             is kept.
+        lifecycle: Where tenants stand here, so that they can be blocked and deleted; or the store of that, or the path
+            of its file. ``None``: nothing of this is done.
         wait_seconds: How long a start waits for a hub that cannot be reached.
         dimensions: Dimensions of your own, beside the canonical ones and those of the hub's plans.
         report_seconds: How often usage is reported.
@@ -299,7 +397,9 @@ class ClusterTenancy(Tenancy):
         environment: Environment | None = None,
         freshness: Freshness | None = None,
         names: NamespaceManager | None = None,
+        secret: bytes | None = None,
         state: StateStore | str | PathLike[str] | None = None,
+        lifecycle: Lifecycle | LifecycleStore | str | PathLike[str] | None = None,
         wait_seconds: float = 0.0,
         dimensions: Iterable[DimensionSpec] = (),
         report_seconds: float = 10.0,
@@ -313,7 +413,12 @@ class ClusterTenancy(Tenancy):
         self.connections = ConnectionRegistry()
         self._home = Home()
         self._remote = _remote(hub)
+        self._secret = ClusterSecret(secret)
+        self._press = StampPress(self._secret.derive("stamps"))
+        self._names = names or PrefixNamespaces(secret=self._secret.derive("names"))
+        self._audit = LoggingAudit() if audit == "log" else audit
         self._recollection = _recollection(state, self.clock)
+        self.lifecycle = lifecycle if lifecycle is None or isinstance(lifecycle, Lifecycle) else Lifecycle(lifecycle)
         if not 0 <= wait_seconds <= _WAIT_MOST_SECONDS:
             raise ConfigurationError(f"wait_seconds must be 0 to {_WAIT_MOST_SECONDS:g}, got {wait_seconds!r}")
         self._wait_seconds = wait_seconds
@@ -351,16 +456,21 @@ class ClusterTenancy(Tenancy):
             validator=self._keys,
             limiter=MemoryRateLimiter(clock=self.clock),
             quota=quota,
-            names=names or PrefixNamespaces(),
+            names=self._names,
             usage=self._usage,
             limits=self._limits,
             functions=self.functions,
             items=ItemCharges(quota, MemoryItemLedger()),
             clock=self.clock,
             hooks=hooks,
-            audit=LoggingAudit() if audit == "log" else audit,
+            audit=self._audit,
             home=self._home,
+            fence=None if self.lifecycle is None else self.lifecycle.fence,
         )
+        if self.lifecycle is not None:
+            gate = self.gate
+            own = [CacheSource("callers of this process", drop=gate.drop_callers, count=gate.count_callers)]
+            self.lifecycle.attach(connections=self.connections, clock=self.clock, own=own)
         self._feed.subscribe(self._limits)
         self._feed.subscribe(self.connections)
         if own_keys is not None:
@@ -403,6 +513,31 @@ class ClusterTenancy(Tenancy):
         """Return the tenant that the running code acts for; see `hivetenancy.current_tenant`."""
         return current_tenant()
 
+    # --- work elsewhere, and operators ---
+
+    def subkey(self, purpose: str) -> bytes:
+        """Return 32 bytes of the cluster's secret for *purpose*, the same on every node; see `Tenancy.subkey`."""
+        return self._secret.derive("host:" + checked_purpose(purpose))
+
+    def stamp(self, tenant: Tenant, *, purpose: str, seconds: float) -> TenantStamp:
+        """Return what carries *tenant* elsewhere; see `Tenancy.stamp`. Any thread."""
+        return self._press.issue(tenant.context, purpose=purpose, seconds=seconds, now=self.clock.now())
+
+    def act_for(self, stamp: TenantStamp | str | bytes, *, purpose: str) -> StampBlock:
+        """Return a block that binds the tenant of *stamp*; see `Tenancy.act_for`.
+
+        Raises on entering:
+            MisuseError: The tenancy is not running.
+        """
+        return StampBlock(stamp, purpose, self._press, self._limits, _Work(self))
+
+    def as_operator(self, *, reason: str) -> Operator:
+        """Return a block in which an operator acts; see `Tenancy.as_operator`."""
+        return Operator(self._names, generation=self._generation, audit=self._audit, now=self.clock.now, reason=reason)
+
+    def _generation(self, tenant: TenantId) -> int:
+        return self._home.call(lambda: self.gate.fence.life(tenant).generation)
+
     # --- life cycle ---
 
     @property
@@ -441,6 +576,8 @@ class ClusterTenancy(Tenancy):
             self._home.settle_here()
             self._take_hub()
             self._reporter = self._new_reporter()  # one that was stopped stays so, and it belongs to one loop
+            if self.lifecycle is not None:
+                await self.lifecycle.open()  # nobody who is fenced off is let in from the first request on
             await self._hear_from_the_hub()
         except BaseException:
             await self._let_go()
@@ -453,6 +590,7 @@ class ClusterTenancy(Tenancy):
             ("limits", self._limits.run),
             ("connections", self._watch_connections),
             ("usage report", self._reporter.run),
+            ("deletions", None if self.lifecycle is None else self.lifecycle.run),
         ):
             if work is not None:
                 self._supervisor.start(name, work)
@@ -566,6 +704,8 @@ class ClusterTenancy(Tenancy):
             await self._remote.aclose()
         if self._recollection is not None:
             await self._recollection.end()
+        if self.lifecycle is not None:
+            await self.lifecycle.aclose()
         self._home.leave()
         if self._claimed is not None:
             give_up(self._claimed)
@@ -599,6 +739,7 @@ class ClusterTenancy(Tenancy):
             self._limits_health(),
             PartHealth(name="usage", ok=failures is None, why=failures or ""),
             *self._state_health(),
+            *self._lifecycle_health(),
             *self._supervisor.health(),
         ]
         return Health(ok=all(part.ok for part in parts), parts=tuple(parts))
@@ -634,6 +775,12 @@ class ClusterTenancy(Tenancy):
         error = self._recollection.store.last_error
         return (PartHealth(name="state file", ok=error is None, why=error or ""),)
 
+    def _lifecycle_health(self) -> tuple[PartHealth, ...]:
+        if self.lifecycle is None:
+            return ()
+        trouble = self.lifecycle.trouble()
+        return (PartHealth(name="life cycle of tenants", ok=trouble is None, why=trouble or ""),)
+
     async def _watch_connections(self) -> None:
         """Close connections whose key ends, and look anew at those in doubt."""
         changed = asyncio.Event()
@@ -650,6 +797,35 @@ class ClusterTenancy(Tenancy):
                         await changed.wait()
         finally:
             stop_listening()
+
+
+class _Work:
+    """What acting for a stamp needs of a tenancy (`hivetenancy.stamps.StampServices`)."""
+
+    __slots__ = ("_tenancy", "home")
+
+    def __init__(self, tenancy: ClusterTenancy) -> None:
+        self._tenancy = tenancy
+        self.home = tenancy.gate.home
+
+    def now(self) -> Instant:
+        if not self._tenancy.running:
+            raise MisuseError("the tenancy is not running; work inside `async with tenancy`")
+        return self._tenancy.clock.now()
+
+    def begin(self, context: TenantContext) -> tuple[Tenant, Callable[[], None]] | Reason:
+        gate = self._tenancy.gate
+        life = gate.fence.life(context.tenant_id)
+        if life.generation != context.generation:
+            return Reason.REVOKED_KEY
+        token = life.enter()
+        if token is None:
+            return Reason.SUSPENDED_TENANT
+        tenant = Tenant(context, self._tenancy._names.for_tenant(context), gate, life)
+        return tenant, lambda: life.leave(token)
+
+    def refused(self, refusal: Refusal) -> None:
+        self._tenancy.gate.denied(refusal)
 
 
 def _plans_of(hub: ControlPlane) -> Mapping[str, Plan] | None:

@@ -164,6 +164,12 @@ class ConnectionRegistry:
         self._wakers.append(wake)
         return lambda: self._wakers.remove(wake)
 
+    def close_tenant(self, tenant: TenantId, reason: Reason) -> int:
+        """Close what is open for *tenant*, because it is fenced off; return how many that were."""
+        entries = self._of_tenant(tenant)
+        self._end_all(entries, reason)
+        return len(entries)
+
     def close_all(self, reason: Reason) -> None:
         """Close everything, because the server stops."""
         self._end_all([entry for entries in self._by_key.values() for entry in entries], reason)

@@ -9,6 +9,10 @@ and over-quota requests are limited too; a refusal by a limit itself takes nothi
 503. What a refusal, a failure or a cancellation finds held is released. Concurrency slots are freed at the last byte,
 by `Admission.close`.
 
+A tenant that is fenced off (`hivetenancy.lifecycle`) is refused as one that the hub lets nobody serve. That is asked
+last, after everything that may wait, in one step with counting the request as under way: whoever drains a tenant either
+sees the request or has it refused.
+
 Everything here is a coroutine that does not suspend while the engines answer at once: each step asks the engine's
 ``try_`` method and awaits only where that says ``None``. There is no second, synchronous copy of the order.
 
@@ -39,6 +43,7 @@ from hivetenancy.functions import Function, FunctionRegistry
 from hivetenancy.home import Home
 from hivetenancy.hooks import AuditEvent, AuditSink, DecisionHook
 from hivetenancy.ids import Amounts, Effect, Surface, TenantId
+from hivetenancy.lifecycle.fence import Fence, Life
 from hivetenancy.namespaces import NamespaceManager
 from hivetenancy.plans import ConcurrencyPolicy
 from hivetenancy.quota import CellSnapshot, QuotaManager, Reservation
@@ -56,7 +61,10 @@ _CALLERS_MAX: Final = 100_000
 _ONE_CONNECTION: Final[Amounts] = {"connections": 1}
 
 _NO_TENANT: Final = Refusal(reason=Reason.SUSPENDED_TENANT)
-"""What the limits say of a tenant that the hub does not know, or does not let be served."""
+"""What is said of a tenant that the hub does not know or does not let be served, or that is fenced off here."""
+
+_READ_ONLY: Final = Refusal(reason=Reason.MISSING_PERMISSION)
+"""What is said to a write for a tenant that may only be read: the key's owner has no right to it at present."""
 
 
 def _cannot(*_args: object, **_kwargs: object) -> None:
@@ -97,6 +105,7 @@ class Caller:
     Attributes:
         principal: Who is asking.
         tenant: The handle that its requests are given.
+        life: The life of the tenant that the handle is of.
         limits: The limits that *subjects* were built for.
         subjects: Whom rate units are counted for: the tenant, and the key if it has policies of its own.
         slotted: Whether any of their policies holds slots that must be freed.
@@ -104,11 +113,12 @@ class Caller:
         shown: What an adapter rendered once from *limits*, to be dropped with them.
     """
 
-    __slots__ = ("active", "limits", "principal", "shown", "slotted", "subjects", "tenant")
+    __slots__ = ("active", "life", "limits", "principal", "shown", "slotted", "subjects", "tenant")
 
-    def __init__(self, principal: Principal, tenant: Tenant) -> None:
+    def __init__(self, principal: Principal, tenant: Tenant, life: Life) -> None:
         self.principal = principal
         self.tenant = tenant
+        self.life = life
         self.limits: TenantLimits | None = None
         self.subjects: tuple[Subject, ...] = ()
         self.slotted = False
@@ -181,17 +191,25 @@ class Admission:
         self._reservation = reservation
         self._pending: list[Ticket] | None = None
         self._open = True
+        if caller is not None:
+            caller.life.running += 1
 
     @property
     def tenant(self) -> Tenant:
         """The tenant that is bound while the handler runs.
 
         Raises:
-            MissingTenantError: The route is public.
+            MissingTenantError: The route is public; or the tenant was deleted since, and this is work that its request
+                left behind.
         """
-        if self.caller is None:
+        caller = self.caller
+        if caller is None:
             raise MissingTenantError("this route is public and has no tenant; take it off the public list")
-        return self.caller.tenant
+        if caller.life.over:
+            raise MissingTenantError(
+                "the tenant of this work was deleted; hand work that outlives its request tenant.bind(fn)"
+            )
+        return caller.tenant
 
     @property
     def context(self) -> TenantContext:
@@ -251,6 +269,8 @@ class Admission:
         """
         if self._open:
             self._open = False
+            if self.caller is not None:
+                self.caller.life.running -= 1
             if self._reservation is not None:
                 self.settle(succeeded=False)
             if self._slotted or (refund and self._subjects):
@@ -280,6 +300,7 @@ class Gate:
         hooks: See each decision.
         audit: Keeps refusals and acceptances on stale knowledge; ``None``: nobody does.
         home: The thread that the engines belong to.
+        fence: Which tenants are refused new work here; ``None``: none ever is.
 
     Concurrency:
         Belongs to the home thread.
@@ -300,9 +321,11 @@ class Gate:
         hooks: Iterable[DecisionHook] = (),
         audit: AuditSink | None = None,
         home: Home | None = None,
+        fence: Fence | None = None,
     ) -> None:
         self.clock: Clock = clock or SystemClock()
         self.home = home or Home()
+        self.fence = fence or Fence()
         self.functions = functions
         self.now: Callable[[], Instant] = self.clock.now
         self._validator, self._limiter, self._quota = validator, limiter, quota
@@ -347,7 +370,9 @@ class Gate:
         if isinstance(answer, Refusal):
             return self._refused(answer, None, None, now)
         found = self._callers.get(answer.digest)
-        return found if found is not None and found.principal is answer else self._caller(answer)
+        if found is not None and found.principal is answer and not found.life.over:
+            return found
+        return self._caller(answer)
 
     async def still(self, caller: Caller, *, effect: Effect, now: Instant) -> Caller | Refusal:
         """Say whether *caller* still counts for a function of *effect*.
@@ -375,9 +400,10 @@ class Gate:
     def _caller(self, principal: Principal) -> Caller:
         """Return the caller of *principal*, ready to be used again while the principal is the same."""
         found = self._callers.get(principal.digest)
-        if found is not None and found.principal is principal:
+        life = self.fence.life(principal.tenant_id)
+        if found is not None and found.principal is principal and found.life is life:
             return found
-        context = TenantContext(tenant_id=principal.tenant_id, key_id=principal.key_id, generation=principal.generation)
+        context = TenantContext(tenant_id=principal.tenant_id, key_id=principal.key_id, generation=life.generation)
         try:
             names = self._names.for_tenant(context)
         except InvalidNameError as error:  # the hub's ids and our scheme do not fit: no fault of the request
@@ -385,11 +411,24 @@ class Gate:
                 "the hub's tenant ids do not fit the id scheme of the namespaces; choose the scheme that it issues",
                 transient=False,
             ) from error
-        made = Caller(principal, Tenant(context, names, self))
+        made = Caller(principal, Tenant(context, names, self, life), life)
+        if life.shut:  # it will be refused, and is nothing to keep
+            return made
         if found is None and len(self._callers) >= _CALLERS_MAX:
             del self._callers[next(iter(self._callers))]
         self._callers[principal.digest] = made
         return made
+
+    def drop_callers(self, tenant: TenantId) -> int:
+        """Forget the callers of *tenant* that are kept ready; return how many that were."""
+        gone = [digest for digest, caller in self._callers.items() if caller.principal.tenant_id == tenant]
+        for digest in gone:
+            del self._callers[digest]
+        return len(gone)
+
+    def count_callers(self, tenant: TenantId) -> int:
+        """Return how many callers of *tenant* are kept ready."""
+        return sum(caller.principal.tenant_id == tenant for caller in self._callers.values())
 
     # --- may they --------------------------------------------------------------------------------------------------
 
@@ -435,14 +474,20 @@ class Gate:
                     refusal = held
                 else:
                     reservation = held
-            if refusal is None and self._watched:
-                self._allowed(caller, function, now, units)
+            if refusal is None:
+                admits = caller.life.admits
+                if admits is not None and function.effect not in admits:  # perhaps only since this began to wait
+                    refusal = _READ_ONLY if admits else _NO_TENANT
+                elif self._watched:
+                    self._allowed(caller, function, now, units)
         except BaseException as error:
             if reservation is not None:
                 reservation.release()
             self.give_back(taken, units, now, isinstance(error, UnavailableError))
             raise
         if refusal is not None:
+            if reservation is not None:
+                reservation.release()
             self.give_back(taken, units, now, False)
             return self._refused(refusal, caller, function, now, units)
         return Admission(self, caller, function, now, units, taken, reservation)
@@ -458,6 +503,9 @@ class Gate:
             taken = await self._take(caller, 1, now)
         if isinstance(taken, Refusal):
             return self._refused(taken, caller, None, now)
+        if caller.life.shut:  # since it was waited for
+            self.give_back(taken, 1, now, False)
+            return self._refused(_NO_TENANT, caller, None, now)
         return Admission(self, caller, None, now, 1, taken, None)
 
     def admit_public(self, *, now: Instant) -> Admission:
@@ -482,7 +530,7 @@ class Gate:
             return _NO_TENANT
         if limits is not caller.limits:
             caller.come_under(limits)
-        return limits if caller.active else _NO_TENANT
+        return limits if caller.active and not caller.life.shut else _NO_TENANT
 
     def _try_take(self, caller: Caller, cost: int, now: Instant) -> tuple[Subject, ...] | Refusal | None:
         """Take *cost* units at once and return from whom; ``None`` where something has to be waited for."""
@@ -491,7 +539,7 @@ class Gate:
             return None
         if limits is not caller.limits:
             caller.come_under(limits)
-        if not caller.active:
+        if not caller.active or caller.life.shut:
             return _NO_TENANT
         subjects = caller.subjects
         answer = self._try_acquire(subjects, cost=cost, now=now)
@@ -545,7 +593,12 @@ class Gate:
         if not any(standing.limit.dimension == "connections" for standing in limits.quotas):
             return None
         answer = await self.hold(caller.principal.tenant_id, _ONE_CONNECTION, now)
-        return self._refused(answer, caller, None, now) if isinstance(answer, Refusal) else answer
+        if isinstance(answer, Refusal):
+            return self._refused(answer, caller, None, now)
+        if caller.life.shut:  # since it was waited for
+            answer.release()
+            return self._refused(_NO_TENANT, caller, None, now)
+        return answer
 
     # --- settling: the only commits and releases -----------------------------------------------------------------
 

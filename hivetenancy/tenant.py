@@ -10,25 +10,37 @@ write, after which neither an error nor a cancellation changes anything. Leaving
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from sys import _getframe
 from types import TracebackType
 from typing import Final, ParamSpec, Protocol, Self, TypeVar, cast
 
 from hivetenancy.clock import Instant, SystemClock
-from hivetenancy.context import Bound, TenantContext, bound
-from hivetenancy.decision import DONE, Refusal, Ticket
+from hivetenancy.context import Binding, Bound, TenantContext, bind_to, bound, refuse_generator
+from hivetenancy.decision import DONE, Reason, Refusal, Ticket
 from hivetenancy.errors import DeniedError, MissingTenantError, MisuseError
 from hivetenancy.home import Home
 from hivetenancy.ids import STANDALONE, Amounts, Dimension, KeyId, TenantId
+from hivetenancy.lifecycle.fence import Life
 from hivetenancy.namespaces import (
+    BitmapKind,
+    BlobKind,
+    ChannelKind,
     CollectionKind,
+    FileScope,
+    GeoKind,
+    GraphNames,
+    HashKind,
+    HyperLogLogKind,
     KeyKind,
+    ListKind,
+    LockKind,
     NameScope,
     NamespaceManager,
     QueueKind,
+    SetKind,
+    SortedSetKind,
     StreamKind,
     TenantNames,
     TopicKind,
@@ -315,18 +327,21 @@ class Tenant:
         Any thread; what belongs to the engines is handed to the tenancy's loop.
     """
 
-    __slots__ = ("_names", "_services", "context", "id", "key_id")
+    __slots__ = ("_life", "_names", "_services", "context", "id", "key_id")
 
     context: TenantContext
     id: TenantId
     key_id: KeyId | None
 
-    def __init__(self, context: TenantContext, names: TenantNames, services: Services) -> None:
+    def __init__(
+        self, context: TenantContext, names: TenantNames, services: Services, life: Life | None = None
+    ) -> None:
         self.context = context
         self.id = context.tenant_id
         self.key_id = context.key_id
         self._names = names
         self._services = services
+        self._life = life  # None: standalone mode, where nobody is ever fenced off
 
     def __repr__(self) -> str:
         return f"Tenant({self.id!r})"
@@ -339,6 +354,51 @@ class Tenant:
         return self._names.kv
 
     @property
+    def hashes(self) -> NameScope[HashKind]:
+        """The tenant's hashes."""
+        return self._names.hashes
+
+    @property
+    def lists(self) -> NameScope[ListKind]:
+        """The tenant's lists."""
+        return self._names.lists
+
+    @property
+    def sets(self) -> NameScope[SetKind]:
+        """The tenant's sets."""
+        return self._names.sets
+
+    @property
+    def sorted_sets(self) -> NameScope[SortedSetKind]:
+        """The tenant's sorted sets."""
+        return self._names.sorted_sets
+
+    @property
+    def bitmaps(self) -> NameScope[BitmapKind]:
+        """The tenant's bitmaps."""
+        return self._names.bitmaps
+
+    @property
+    def hyperloglogs(self) -> NameScope[HyperLogLogKind]:
+        """The tenant's HyperLogLogs."""
+        return self._names.hyperloglogs
+
+    @property
+    def geo(self) -> NameScope[GeoKind]:
+        """The tenant's geospatial indexes."""
+        return self._names.geo
+
+    @property
+    def streams(self) -> NameScope[StreamKind]:
+        """The tenant's streams."""
+        return self._names.streams
+
+    @property
+    def locks(self) -> NameScope[LockKind]:
+        """The tenant's locks."""
+        return self._names.locks
+
+    @property
     def collections(self) -> NameScope[CollectionKind]:
         """The tenant's collections."""
         return self._names.collections
@@ -349,14 +409,34 @@ class Tenant:
         return self._names.queues
 
     @property
-    def streams(self) -> NameScope[StreamKind]:
-        """The tenant's streams."""
-        return self._names.streams
-
-    @property
     def topics(self) -> NameScope[TopicKind]:
         """The tenant's topics."""
         return self._names.topics
+
+    @property
+    def channels(self) -> NameScope[ChannelKind]:
+        """The tenant's channels."""
+        return self._names.channels
+
+    @property
+    def blobs(self) -> NameScope[BlobKind]:
+        """The tenant's blobs."""
+        return self._names.blobs
+
+    @property
+    def files(self) -> FileScope:
+        """The tenant's files and directories."""
+        return self._names.files
+
+    @property
+    def graph(self) -> GraphNames:
+        """What the tenant names in a graph."""
+        return self._names.graph
+
+    @property
+    def names(self) -> TenantNames:
+        """All of the tenant's names, for code that chooses the kind by itself."""
+        return self._names
 
     # --- amounts ---
 
@@ -431,28 +511,24 @@ class Tenant:
     def bind(self, work: Callable[P, R]) -> Callable[P, R]:
         """Return *work*, a function or coroutine function, so that it acts for this tenant wherever it runs.
 
-        For threads and executors, and for tasks that are started outside the request.
+        For threads and executors, and for tasks that are started outside the request. It counts as under way while it
+        runs: a deletion of the tenant waits for it. What begins after the tenant was fenced off raises
+        `UnauthenticatedError`, unless its request is still under way.
 
         Raises:
-            MisuseError: *work* is a generator function, whose body runs piece by piece in the context of whoever takes
-                the next value; bind what it calls.
+            MisuseError: *work* makes a generator, whose body runs piece by piece in the context of whoever takes the
+                next value; bind what it calls.
         """
-        if isgeneratorfunction(work) or isasyncgenfunction(work):
-            raise MisuseError(f"{work!r} is a generator, which cannot be bound; bind what it calls")
-        mine = self._mine()
-        if iscoroutinefunction(work):
-            return cast("Callable[P, R]", _bound_coroutine(work, mine))
+        mine, life = self._mine(), self._life
+        return bind_to(work, mine, enter=None if life is None else lambda: _entered(life, mine))
 
-        @wraps(work)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            before = bound.get()
-            bound.set(mine)
-            try:
-                return work(*args, **kwargs)
-            finally:
-                bound.set(before)
+    def bound(self) -> TenantBlock:
+        """Return a ``with`` block in which code acts for this tenant; what was bound before is restored at its end.
 
-        return run
+        For a job that has its tenant in hand. It does not belong around a ``yield``, where entering it raises
+        `MisuseError`. It counts as under way, and is refused, as what `bind` returns.
+        """
+        return TenantBlock(self)
 
     def _mine(self) -> Bound:
         """Return what to bind: the running request if it is this tenant's, since its answer waits for tickets."""
@@ -487,28 +563,57 @@ class Tenant:
         return DeniedError.of(complete)
 
 
-def _bound_coroutine(
-    work: Callable[P, Coroutine[object, object, object]], mine: Bound
-) -> Callable[P, Coroutine[object, object, object]]:
-    @wraps(work)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> object:
-        before = bound.get()
-        bound.set(mine)
-        try:
-            return await work(*args, **kwargs)
-        finally:
-            bound.set(before)
+def _entered(life: Life, mine: Bound) -> Callable[[], None]:
+    """Count work as under way; return what ends that."""
+    token = life.enter(part_of=mine)
+    if token is None:
+        raise DeniedError.of(Refusal(reason=Reason.SUSPENDED_TENANT, tenant=life.tenant))
+    return lambda: life.leave(token)
 
-    return run
+
+def _nothing() -> None:
+    """End work that nobody counts."""
+
+
+class TenantBlock:
+    """A block in which code acts for one tenant; see `Tenant.bound`. Each is used once at a time."""
+
+    __slots__ = ("_binding", "_leave", "_tenant")
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self._binding: Binding | None = None
+        self._leave: Callable[[], None] = _nothing
+
+    def __enter__(self) -> Tenant:
+        refuse_generator(_getframe(1))
+        if self._binding is not None:
+            raise MisuseError("this block is open already; build another one with tenant.bound()")
+        tenant = self._tenant
+        mine, life = tenant._mine(), tenant._life
+        if life is not None:
+            self._leave = _entered(life, mine)
+        self._binding = Binding(mine)
+        self._binding.begin()
+        return tenant
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        binding, self._binding = self._binding, None
+        if binding is not None:
+            binding.end()
+            self._leave()
 
 
 class _Detached:
-    """What is bound where no request is: a tenant alone. Nobody waits for its tickets."""
+    """What is bound where the tenant has no request: a tenant alone. Its tickets are left to *within*, if anybody."""
 
-    __slots__ = ("tenant",)
+    __slots__ = ("_within", "tenant")
 
-    def __init__(self, tenant: Tenant) -> None:
+    def __init__(self, tenant: Tenant, within: Bound | None = None) -> None:
         self.tenant = tenant
+        self._within = within
 
     @property
     def context(self) -> TenantContext:
@@ -519,7 +624,9 @@ class _Detached:
         return None
 
     def await_later(self, ticket: Ticket) -> None:
-        """Leave the ticket to whoever holds it: there is no answer to delay."""
+        """Leave the ticket to the request around it, or to whoever holds it where there is no answer to delay."""
+        if self._within is not None:
+            self._within.await_later(ticket)
 
 
 class _Standalone:
@@ -627,7 +734,8 @@ def current_tenant() -> Tenant:
     """
     here = bound.get()
     if here is not None:
-        return cast("Tenant", here.tenant)
+        tenant: Tenant = here.tenant  # type: ignore[assignment]  # a cast would be a call, on every request's way
+        return tenant
     if _Process.standalone is not None and not _Process.cluster:
         return _Process.standalone
     raise MissingTenantError(
@@ -636,9 +744,14 @@ def current_tenant() -> Tenant:
     )
 
 
-def bound_to(tenant: Tenant) -> Bound:
-    """Return what to bind for work of *tenant* outside any request."""
-    return _Detached(tenant)
+def bound_to(tenant: Tenant, *, within: Bound | None = None) -> Bound:
+    """Return what to bind for work of *tenant* outside any request of its own.
+
+    Args:
+        tenant: For whom.
+        within: A request of nobody's, or of somebody else's, whose answer waits for what the work records.
+    """
+    return _Detached(tenant, within)
 
 
 def _await_later(ticket: Ticket) -> None:

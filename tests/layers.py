@@ -89,6 +89,16 @@ F3 usage/reporter.py
 F1 scopes/__init__.py
 F2 scopes/predicate.py
 
+F1 lifecycle/protocol.py
+F1 lifecycle/__init__.py
+F2 lifecycle/states.py
+F2 lifecycle/fence.py
+F3 lifecycle/store.py
+F3 lifecycle/sources.py
+F3 lifecycle/deletion.py
+
+F2 lint.py
+
 F1 hub/__init__.py
 F1 hub/wire.py pydantic pydantic_core
 F1 hub/names.py
@@ -147,6 +157,10 @@ F3 limits.py
 F3 connections.py
 F3 tenant.py
 F3 gate.py
+F3 cache.py
+F3 pools.py
+F3 stamps.py
+F3 operators.py
 
 F3 adapters/__init__.py
 F3 adapters/catalogue.py
@@ -165,6 +179,11 @@ F4 adapters/aiohttp_exchange.py aiohttp
 F4 adapters/aiohttp.py aiohttp
 F4 adapters/streams.py
 F4 adapters/standalone.py
+
+F2 stores/operations.py
+F4 stores/facade.py
+F4 stores/guarded.py
+F4 stores/__init__.py
 
 F4 recollection.py
 F4 settings/yaml_file.py yaml
@@ -203,6 +222,7 @@ F4 testing/contracts/quota.py
 F4 testing/contracts/ratelimit.py
 F4 testing/contracts/usage.py
 F4 testing/contracts/__init__.py
+F4 testing/lint.py
 F6 testing/plugin.py pytest
 F6 testing/entry.py
 F6 testing/__init__.py
@@ -217,6 +237,7 @@ F6 cli/demo_steps.py httpx
 F6 cli/demo.py starlette uvicorn
 F6 cli/bench.py starlette
 F6 cli/config.py
+F6 cli/lint.py
 F6 cli/__init__.py
 
 F6 __init__.py

@@ -27,6 +27,7 @@ from hivetenancy.plans import CalendarPolicy, ConcurrencyPolicy, Plan, RatePolic
 from hivetenancy.settings import Settings, file_schema, hub_arguments, load, shown, tenancy_arguments
 from hivetenancy.settings.model import LEAVES, FreshnessSettings, Leaf, PlanSettings, RateSettings, Secret
 from hivetenancy.settings.sources import FOREIGN_VARIABLES, Problems, variable
+from hivetenancy.stamps import ClusterSecret
 from hivetenancy.testing.asgi import AsgiClient
 from hivetenancy.testing.hub import FakeHiveHub
 from tests.adapters.example import example
@@ -172,11 +173,21 @@ def _window(name: str) -> Callable[[ClusterTenancy], object]:
     return lambda tenancy: getattr(tenancy._keys.freshness, name)
 
 
+SHARED = "do-not-show-me-" + "0123456789abcdef" * 2
+
+
+def _stamps_of(secret: str) -> Callable[[ClusterTenancy], object]:
+    """Whether stamps are made with *secret*."""
+    key = ClusterSecret(secret.encode()).derive("stamps")
+    return lambda tenancy: tenancy._press._key == key
+
+
 TENANCY_EFFECTS: dict[str, tuple[object, Callable[[ClusterTenancy], object], object]] = {
     "environment": ("live", lambda tenancy: tenancy._keys._environment, Environment.LIVE),
     "report_seconds": (3, lambda tenancy: tenancy._reporter._interval_s, 3.0),
     "report_threshold": (5, lambda tenancy: tenancy._reporter._threshold, 5),
     "hub.wait_seconds": (7, lambda tenancy: tenancy._wait_seconds, 7.0),
+    "secret": (SHARED, _stamps_of(SHARED), True),
     "allow_workers": (True, lambda tenancy: tenancy._allow_workers, True),
     "freshness.fresh_seconds": (20, _window("fresh_us"), 20_000_000),
     "freshness.admin_seconds": (2.5, _window("admin_us"), 2_500_000),
@@ -189,13 +200,15 @@ TENANCY_EFFECTS: dict[str, tuple[object, Callable[[ClusterTenancy], object], obj
     "http.rate_headers": ("off", lambda tenancy: tenancy.options.rate_headers, "off"),
     "http.quota_status": ({"keys": 507}, lambda tenancy: dict(tenancy.options.quota_status), {"keys": 507}),
     "http.max_body_bytes": (9, lambda tenancy: tenancy.options.max_body_bytes, 9),
+    "names.profile": ("synap", _topic, "user_550e8400e29b41d4a716446655440000:t"),
     "names.scheme": ("slug", lambda tenancy: _takes(tenancy, ACME, "x"), True),
     "names.max_name_bytes": (60, lambda tenancy: _takes(tenancy, ADA, "x" * 40), False),
     "names.topic_separator": ("/", _topic, "user_550e8400-e29b-41d4-a716-446655440000/t"),
 }
 """Setting, value, and where it is found in the tenancy that is built."""
 
-HANDED_ON = {"mode", "plans", "hub.service", "hub.synap_usage", "hub.service_key_file", "hub.state"}
+FILES = {"hub.service_key_file", "secret_file"}
+HANDED_ON = {"mode", "plans", "hub.service", "hub.synap_usage", "hub.state", "names.manifest", *FILES}
 """Settings whose arguments are looked at above and below."""
 
 
@@ -209,7 +222,8 @@ def test_d05_a_setting_reaches_the_tenancy(key: str) -> None:
     assert effect(ClusterTenancy(hub, **tenancy_arguments(after))) == expected
     if not isinstance(value, dict):
         text = str(int(value)) if isinstance(value, bool) else str(value)
-        assert load(None, {**CLUSTER, variable(key): text}).value_of(key) == value
+        found = load(None, {**CLUSTER, variable(key): text}).value_of(key)
+        assert (found.get_secret_value() if isinstance(found, Secret) else found) == value
 
 
 def test_d05_no_setting_does_nothing() -> None:
@@ -221,6 +235,22 @@ def test_d05_the_state_is_handed_on() -> None:
     """The file of the hub's state is an option where it is stated, and none where it is not."""
     assert tenancy_arguments(load(None, {**CLUSTER, "HIVETENANCY_HUB__STATE": "/x"}))["state"] == Path("/x")
     assert "state" not in tenancy_arguments(load(None, CLUSTER))
+
+
+def test_a47_a_keyspace_of_another_profile_stops_the_start(tmp_path: Path) -> None:
+    """The file of names.manifest is made at the first start, and a later one with other names is refused."""
+    file = tmp_path / "names.json"
+    stated = {"HIVETENANCY_NAMES__MANIFEST": str(file), **CLUSTER}
+    tenancy_arguments(load(None, {**CLUSTER, "HIVETENANCY_NAMES__PROFILE": "synap"}))
+    assert not file.exists()
+    before = [tenancy_arguments(load(None, stated)) for _ in range(2)]
+    assert len(before) == 2
+    written = file.read_text()
+    for other in ({"HIVETENANCY_NAMES__PROFILE": "synap"}, {"HIVETENANCY_NAMES__SCHEME": "slug"}):
+        settings = load(None, {**stated, **other})
+        with pytest.raises(ConfigurationError, match=r"Set names\.profile"):
+            tenancy_arguments(settings)
+    assert file.read_text() == written
 
 
 SECONDS = st.floats(2, 6) | st.floats(0, 90_000) | st.sampled_from([2.0, 2.000001, 5.0, 86_400.0])
@@ -300,7 +330,7 @@ def test_every_example_value_is_right(leaf: Leaf) -> None:
     base: dict[str, Any] = {"hub.url": URL, "hub.service": "synap"}
     if leaf.key not in ("hub.service_key", "hub.service_key_file"):
         base["hub.service_key"] = KEY
-    if leaf.key == "hub.service_key_file":
+    if leaf.key in FILES:
         return  # it names a file that is not on this machine
     settings = load(None, {}, **tree({**base, leaf.key: leaf.example}))
     value = settings.value_of(leaf.key)

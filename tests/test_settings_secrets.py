@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 
 from hivetenancy import settings as reading
-from hivetenancy.errors import ConfigurationError
-from hivetenancy.settings import Settings, file_schema, hub_arguments, load, shown
+from hivetenancy.compose import ClusterTenancy
+from hivetenancy.context import TenantContext
+from hivetenancy.errors import ConfigurationError, InvalidNameError
+from hivetenancy.ids import TenantId
+from hivetenancy.settings import Settings, file_schema, hub_arguments, load, shown, tenancy_arguments
 from hivetenancy.settings.model import LEAVES, Secret
 from hivetenancy.settings.sources import Origin, Stated, variable
+from hivetenancy.testing import FakeHiveHub
 from tests.settings_inputs import (
     CLUSTER,
     KEY,
@@ -128,3 +132,73 @@ def test_a_secret_beside_a_mistake_is_not_shown(tmp_path: Path) -> None:
 def test_a_statement_shows_no_value() -> None:
     """What is carried between reading and judging has a repr without its value."""
     assert not_shown(repr(Stated(key="hub.service_key", value=KEY, origin=Origin(kind="code"), rank=4)))
+
+
+# --- the secret of the cluster ---------------------------------------------------------------------------------------
+
+CLUSTERS = "do-not-show-me-" + "0123456789abcdef" * 2
+
+
+def of_the_cluster(folder: Path) -> list[Settings]:
+    """Settings with the cluster's secret from each place that it can come from."""
+    inside = write(folder, f'secret = "{CLUSTERS}"')
+    key = write(folder, CLUSTERS + "\n", name="cluster")
+    named = {**CLUSTER, "HIVETENANCY_SECRET_FILE": str(key)}
+    stated = {**CLUSTER, "HIVETENANCY_SECRET": CLUSTERS}
+    return [load(inside, CLUSTER), load(None, stated), load(None, named), load(None, CLUSTER, secret=Secret(CLUSTERS))]
+
+
+def test_a49_the_secret_of_the_cluster_is_shown_nowhere(tmp_path: Path) -> None:
+    """Wherever it comes from it is in no repr, dump, error or pickle, reaches the tenancy, and shows as "set"."""
+    for settings in of_the_cluster(tmp_path):
+        arguments = tenancy_arguments(settings)
+        assert arguments["secret"] == CLUSTERS.encode()
+        tenancy = ClusterTenancy(FakeHiveHub(), **arguments)
+        holders = [tenancy, tenancy._secret, tenancy._press, tenancy.gate, arguments["names"]]
+        assert not_shown(everything_shown(settings) + "".join(map(repr, holders)))
+        assert next(row.value for row in shown(settings) if row.key == "secret") == "set"
+        with pytest.raises(TypeError):
+            pickle.dumps(settings)
+        with pytest.raises(TypeError):
+            pickle.dumps(tenancy._secret)
+
+
+def test_two_processes_with_one_secret_take_each_others_cursors(tmp_path: Path) -> None:
+    """The names that settings make are sealed with what is derived from the secret; without it, with a random one."""
+    context = TenantContext(tenant_id=TenantId("550e8400-e29b-41d4-a716-446655440000"), key_id=None, generation=1)
+    one, other, *_ = (tenancy_arguments(each)["names"].for_tenant(context).kv for each in of_the_cluster(tmp_path))
+    alone = tenancy_arguments(load(None, CLUSTER))["names"].for_tenant(context).kv
+    cursor = one.page(one.keys(["a", "b"]), limit=1).cursor
+    assert other.after(cursor) == one.after(cursor)
+    with pytest.raises(InvalidNameError):
+        alone.after(cursor)
+
+
+@pytest.mark.parametrize("wrong", ["short", CLUSTERS + " ", CLUSTERS + "\t", "é" * 40, CLUSTERS * 20])
+def test_a_secret_of_the_cluster_that_is_none(wrong: str, tmp_path: Path) -> None:
+    """Too short, too long, blanks, what is not ASCII: refused in each place, and not shown."""
+    file = write(tmp_path, wrong, name="cluster")
+    for environ, place in (
+        ({"HIVETENANCY_SECRET": wrong}, "secret"),
+        ({"HIVETENANCY_SECRET_FILE": str(file)}, "secret_file"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            load(None, {**CLUSTER, **environ})
+        assert f": {place}: must " in str(caught.value)
+        del environ
+        assert not_shown(str(caught.value))
+
+
+def test_the_secret_and_its_file(tmp_path: Path) -> None:
+    """Both of one rank clash; a file of either that others may read is refused."""
+    file = write(tmp_path, CLUSTERS, name="cluster")
+    both = {**CLUSTER, "HIVETENANCY_SECRET": CLUSTERS, "HIVETENANCY_SECRET_FILE": str(file)}
+    for path, environ, fault in (
+        (None, both, "secret: is stated, and secret_file too"),
+        (write(tmp_path, f'secret = "{CLUSTERS}"', mode=0o644), CLUSTER, "secret: others than the owner"),
+    ):
+        with pytest.raises(ConfigurationError, match=fault):
+            load(path, environ)
+    file.chmod(0o640)
+    with pytest.raises(ConfigurationError, match="secret_file: others than its owner"):
+        load(None, {**CLUSTER, "HIVETENANCY_SECRET_FILE": str(file)})

@@ -20,10 +20,13 @@ from hivetenancy.errors import (
     NeverFitsError,
     QuotaExceededError,
     StaticLimitError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from hivetenancy.gate import Admission, Gate
 from hivetenancy.ids import STANDALONE
+from hivetenancy.lifecycle.protocol import Standing, State
+from hivetenancy.namespaces import TenantNames
 from hivetenancy.namespaces.prefix import IdentityNamespaces
 from hivetenancy.tenant import (
     ChargeBlock,
@@ -633,3 +636,36 @@ async def test_a_block_that_outlives_its_tenancy_says_so(block: Callable[[Tenant
     with pytest.raises(MisuseError, match="has ended"):
         with block(kept[0]):
             pass
+
+
+async def test_a_tenant_has_every_kind_of_name() -> None:
+    """Whatever its names have it has, and it is the same scope; in standalone mode too."""
+    kinds = [name for name in dir(TenantNames) if not name.startswith("_")]
+    assert len(kinds) == 17
+    async with serving() as (_, tenant):
+        for each in (tenant, standalone_tenant(IdentityNamespaces())):
+            for kind in kinds:
+                assert getattr(each, kind) is getattr(each.names, kind)
+
+
+async def test_bound_work_counts_as_under_way() -> None:
+    """In a block and in what was bound, while it runs; once the tenant is fenced off it does not begin, and says so."""
+    async with serving() as (rig, tenant):
+        admission = bound.get()
+        assert isinstance(admission, Admission)
+        life = rig.gate.fence.life(tenant.id)
+        rest = life.busy
+        with tenant.bound():
+            assert (life.busy, tenant.bind(lambda: life.busy)()) == (rest + 1, rest + 2)
+            assert bound.get() is admission  # of this tenant's own request, whose answer waits for tickets
+        assert life.busy == rest
+        bound.set(None)
+        rig.gate.fence.put(tenant.id, Standing(State.BLOCKED, 1))
+        with pytest.raises(UnauthenticatedError):
+            with tenant.bound():
+                pass
+        with pytest.raises(UnauthenticatedError):
+            tenant.bind(current_tenant)()
+        with pytest.raises(UnauthenticatedError):
+            await tenant.bind(tenant.usage)()
+        assert (life.busy, bound.get()) == (rest, None)

@@ -267,6 +267,8 @@ class Exchange:
         if admission.caller is not None:
             self.caller = admission.caller
             request[TENANT] = admission.tenant
+            self._task = asyncio.current_task()
+            admission.caller.life.requests.add(self)
         before = bound.get()
         bound.set(admission)
         try:
@@ -303,9 +305,11 @@ class Exchange:
                 raise
             return await self._denied(denial)
         except asyncio.CancelledError:
-            if not self._was_ended() or self._begun is None:
+            if not self._was_ended():
                 raise
             self._break_off()
+            if self._begun is None:
+                raise
             return self._begun
         if self._begun is None:
             admission.settle(succeeded=is_response(response) and response.status < 400)
@@ -371,6 +375,8 @@ class Exchange:
                 await admission.until_durable()
             dress(response, self.layer.rates(admission, self.now))
             if not plain and admission.caller is not None and not isinstance(response, _WHOLE):
+                if admission.caller.life.shut:  # streams of a tenant end when it is fenced off; this was none yet
+                    raise DeniedError.of(self._fenced(admission.caller))
                 self._watch(admission.caller)
         self._begun = response
 
@@ -417,6 +423,10 @@ class Exchange:
 
     # --- answers that outlive their key --------------------------------------------------------------------------
 
+    def _fenced(self, caller: Caller) -> Refusal:
+        gate = self.layer.gate
+        return gate.refuse(Reason.SUSPENDED_TENANT, caller=caller, function=None, now=gate.now())
+
     def _watch(self, caller: Caller) -> None:
         self._task = asyncio.current_task()
         self._lasting.add(self)
@@ -441,7 +451,7 @@ class Exchange:
 
     def end(self, reason: Reason) -> None:
         """Break off, because the key ended or was revoked, or the server stops."""
-        if self._socket is not None:
+        if self._socket is not None and not self._socket.over:
             self._socket.end(reason)
         elif self._ended is None and self._task is not None and not self._task.done():
             self._ended = reason
@@ -460,6 +470,8 @@ class Exchange:
         if self._socket is not None:
             self._socket.leave()
         if self._admission is not None:
+            if self._admission.caller is not None:
+                self._admission.caller.life.requests.discard(self)
             self._admission.close()
 
 
@@ -489,6 +501,7 @@ class _Socket:
         self._held = held
         self._call: Admission | None = None
         self._undurable: list[Admission] = []
+        self.over = False  # a close is about to leave
         self._entry = layer.connections.add(caller.principal, self.end)
         self._receive = ws.receive
         socket: Any = ws
@@ -538,6 +551,8 @@ class _Socket:
         """Return *send*, which then waits until what the handler committed is durable."""
 
         async def sent(*args: Any, **kwargs: Any) -> None:
+            if self.over:
+                raise ConnectionResetError("the WebSocket was closed")  # as aiohttp does, once the close has left
             while self._undurable:
                 await self._undurable[0].until_durable()
                 self._undurable.pop(0)
@@ -568,6 +583,7 @@ class _Socket:
 
     def end(self, reason: Reason) -> None:
         """Close it, because the key ended or was revoked, or the server stops."""
+        self.over = True
         self._let_go()
         closing = asyncio.get_running_loop().create_task(self._close(entry_for(reason)))
         _closings.add(closing)

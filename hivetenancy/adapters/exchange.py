@@ -284,6 +284,8 @@ class Exchange:
         self.admission = admission
         self.passed = True
         caller = admission.caller
+        if caller is not None:
+            caller.life.requests.add(self)
         return self.enclose(None if caller is None else caller.limits, receive, send)
 
     def admit(self, admission: Admission) -> None:
@@ -291,6 +293,8 @@ class Exchange:
         self.admission = admission
         self.passed = True
         self._task = asyncio.current_task()
+        if admission.caller is not None:
+            admission.caller.life.requests.add(self)
         bound.set(admission)  # for the rest of this task, which is this request's own
 
     def enclose(self, limits: TenantLimits | None, receive: Receive, send: Send) -> Receive:
@@ -400,8 +404,12 @@ class Exchange:
 
     def leave(self) -> None:
         """End the guard's part, whatever happened: nothing stays held."""
-        if self.admission is not None and self.admission.open:
-            self.admission.close()
+        admission = self.admission
+        if admission is not None:
+            if admission.caller is not None:
+                admission.caller.life.requests.discard(self)
+            if admission.open:
+                admission.close()
         if self._entry is not None:
             self._entry.remove()
         self._task = None
@@ -412,10 +420,13 @@ class Exchange:
     # --- answers that outlive their key ------------------------------------------------------------------------------
 
     def _watch(self, caller: Caller) -> None:
-        self._entry = self.layer.connections.add(caller.principal, self._end)
+        if caller.life.shut:  # streams of a tenant are ended when it is fenced off, and this one was none yet
+            self._shut = self.broken = True
+            raise ClosedError("the tenant is fenced off")
+        self._entry = self.layer.connections.add(caller.principal, self.end)
 
-    def _end(self, reason: Reason) -> None:
-        """Break off: the key ended, or was revoked, or the server stops."""
+    def end(self, reason: Reason) -> None:
+        """Break off: the key ended, or was revoked, the tenant is fenced off, or the server stops."""
         self._ended = reason
         self._shut = self.broken = True
         task = self._task

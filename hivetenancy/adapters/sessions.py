@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from typing import Any, Final
 
 from hivetenancy.clock import SECOND_US, Instant
 from hivetenancy.connections import OpenConnection
@@ -68,6 +68,8 @@ class Session:
         self._entry: OpenConnection | None = None
         self._waiting: asyncio.Future[Message] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None  # the handler's, to be ended if it does not end by itself
+        self._cut = False
 
     # --- the outer layer ---------------------------------------------------------------------------------------------
 
@@ -135,6 +137,9 @@ class Session:
             await self.refuse(admission)
             return False
         self.admission, self.passed = admission, True
+        if admission.caller is not None:  # a deletion waits for the handler, also between two messages
+            self._task = asyncio.current_task()
+            admission.caller.life.requests.add(self)
         return True
 
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
@@ -146,6 +151,10 @@ class Session:
             await app(scope, self.guarded_receive, self.guarded_send)
         except Exception as error:
             if not await self.failed(error):
+                raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._cut or task is None or task is not self._task or task.uncancel():
                 raise
         else:
             self._next_call(succeeded=True)
@@ -182,6 +191,8 @@ class Session:
 
     def _release(self) -> None:
         self._next_call(succeeded=False)
+        if self.admission is not None and self.admission.caller is not None:
+            self.admission.caller.life.requests.discard(self)
         if self._entry is not None:
             self._entry.remove()
         if self._held is not None:
@@ -260,7 +271,7 @@ class Session:
     async def guarded_send(self, message: Message) -> None:
         """Send for the handler, once what it committed is durable."""
         await self._until_durable()
-        if self._over:
+        if self._over or self._closing is not None:  # a close that is only about to leave counts already
             raise ClosedError("the WebSocket was closed")
         if self.admission is not None and message["type"] == "websocket.accept":
             self._accepted = True
@@ -268,7 +279,7 @@ class Session:
 
     async def failed(self, error: Exception) -> bool:
         """Deal with what a handler raised; ``False``: it is the host's own failure and goes on."""
-        if self._over:
+        if self._over or self._closing is not None:
             return True
         denial = denial_in(error)
         if denial is None:
@@ -283,6 +294,14 @@ class Session:
         return True
 
     # --- the end from our side ---------------------------------------------------------------------------------------
+
+    def end(self, reason: Reason) -> None:
+        """Cancel the handler: the tenant is fenced off, and that the WebSocket was closed has not ended it."""
+        if self._closing is None:
+            self._revoked(reason)
+        if self._task is not None and not self._task.done():
+            self._cut = True
+            self._task.cancel()
 
     def _revoked(self, reason: Reason) -> None:
         """Close an idle connection; called by the registry, from another task."""

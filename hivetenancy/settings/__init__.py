@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,14 +34,15 @@ from hivetenancy.adapters.http import HttpOptions
 from hivetenancy.clock import SECOND_US
 from hivetenancy.errors import ConfigurationError
 from hivetenancy.ids import Environment
+from hivetenancy.namespaces.manifest import FileManifest, claim
 from hivetenancy.namespaces.prefix import PrefixNamespaces
 from hivetenancy.periods import Period
 from hivetenancy.plans import CalendarPolicy, ConcurrencyPolicy, Plan, Policy, RatePolicy, Scope, quota_limit
+from hivetenancy.stamps import ClusterSecret
 
-from .model import KNOWN, LEAVES, Leaf, PlanSettings, RateSettings, leaf_of, secret
+from .model import KNOWN, LEAVES, Leaf, PlanSettings, RateSettings, Secret, cluster_secret, leaf_of, secret
 from .model import Settings as Settings
 from .sources import (
-    FILE,
     FILE_VARIABLE,
     FOREIGN,
     Origin,
@@ -56,6 +57,12 @@ from .sources import (
     statements,
     variable,
 )
+
+_FILES: Mapping[str, tuple[str, Callable[[object], Secret]]] = {
+    "hub.service_key": ("hub.service_key_file", secret),
+    "secret": ("secret_file", cluster_secret),
+}
+"""Each secret, with the setting that names a file with it, and what judges it."""
 
 # --- judging one value -----------------------------------------------------------------------------------------------
 
@@ -210,13 +217,14 @@ def _file_statements(file: Path, problems: Problems) -> Iterable[Stated]:
     origin = Origin(kind="file", name=str(file))
     tree, exposed = read_file(file)
     found = list(statements(tree, origin, KNOWN, problems))
-    if exposed and any(LEAVES[each.key].kind == "secret" for each in found if each.key in LEAVES):
-        problems.add(
-            origin,
-            "hub.service_key",
-            "others than the owner of the file may read it",
-            f"chmod 600 {file}, and change the key if somebody did; or name a file with hub.service_key_file",
-        )
+    for each in found:
+        if exposed and each.key in _FILES:
+            problems.add(
+                origin,
+                each.key,
+                "others than the owner of the file may read it",
+                f"chmod 600 {file}, and change the key if somebody did; or name a file with {_FILES[each.key][0]}",
+            )
     return found
 
 
@@ -241,7 +249,8 @@ class _Judged:
 
     def settle(self, file: Origin | None) -> Settings:
         """Return the settings; contradictions become problems, and then what is returned is of no use."""
-        self._choose_key()
+        for key, (file_key, _) in _FILES.items():
+            self._choose(key, file_key)
         chosen = {key: self._strongest(key) for key in self._right}
         values = {key: right.value for key, right in chosen.items()}
         origins = {key: right.said.origin for key, right in chosen.items()}
@@ -262,20 +271,18 @@ class _Judged:
                 self._problems.add(names, key, "do not say the same", remedy)
         return first
 
-    def _choose_key(self) -> None:
-        """Let a service key and a file with one override each other like one setting; stated together they clash."""
-        both = {key: self._right[key] for key in ("hub.service_key", "hub.service_key_file") if key in self._right}
+    def _choose(self, key: str, file_key: str) -> None:
+        """Let a secret and a file with one override each other like one setting; stated together they clash."""
+        both = {each: self._right[each] for each in (key, file_key) if each in self._right}
         if len(both) < 2:
             return
-        ranks = {key: max(right.said.rank for right in said) for key, said in both.items()}
-        weaker = min(ranks, key=lambda key: ranks[key])
+        ranks = {each: max(right.said.rank for right in said) for each, said in both.items()}
+        weaker = min(ranks, key=lambda each: ranks[each])
         if len(set(ranks.values())) == 2:
             del self._right[weaker]
             return
         places = " and ".join(str(max(said, key=lambda right: right.said.rank).said.origin) for said in both.values())
-        self._problems.add(
-            places, "hub.service_key", "is stated, and hub.service_key_file too", "take one of them away"
-        )
+        self._problems.add(places, key, f"is stated, and {file_key} too", "take one of them away")
 
     def _settle_mode(self, values: dict[str, object], origins: dict[str, Origin], file: Origin | None) -> None:
         """Find the mode and what contradicts it. Standalone mode is only ever stated."""
@@ -310,32 +317,36 @@ class _Judged:
         if "hub.url" not in values:
             remedy = f"say where the hub is: url below [hub], or {variable('hub.url')}"
             self._problems.add(where, "hub.url", "is missing, and has no default", remedy)
-        path = values.get("hub.service_key_file")
-        if isinstance(path, Path):
-            said = Stated(key="hub.service_key", value=None, origin=Origin(kind="key file", name=str(path)), rank=FILE)
-            values["hub.service_key"] = self._key_in(path, said.origin)
-            origins["hub.service_key"] = said.origin
-        elif "hub.service_key" not in values:
+        for key in _FILES:
+            self._take_from_file(key, values, origins)
+        if "hub.service_key" not in values:
             remedy = f"name its file: service_key_file below [hub], or set {variable('hub.service_key')}"
             self._problems.add(where, "hub.service_key", "is missing", remedy)
 
-    def _key_in(self, path: Path, origin: Origin) -> object:
+    def _take_from_file(self, key: str, values: dict[str, object], origins: dict[str, Origin]) -> None:
+        file_key, check = _FILES[key]
+        path = values.get(file_key)
+        if isinstance(path, Path):
+            origins[key] = Origin(kind="key file", name=str(path))
+            values[key] = self._secret_in(path, file_key, check, origins[key])
+
+    def _secret_in(self, path: Path, file_key: str, check: Callable[[object], Secret], origin: Origin) -> object:
         try:
             text, exposed = read_key_file(path)
         except UnreadableError as error:
-            self._problems.add(origin, "hub.service_key_file", error.what, error.remedy)
+            self._problems.add(origin, file_key, error.what, error.remedy)
             return None
         if exposed:
             self._problems.add(
                 origin,
-                "hub.service_key_file",
+                file_key,
                 "others than its owner may read it",
                 f"chmod 600 {path}, and change the key if somebody did",
             )
         try:
-            return secret(text)
+            return check(text)
         except ValueError as error:
-            self._problems.add(origin, "hub.service_key_file", str(error), "write the key alone into the file")
+            self._problems.add(origin, file_key, str(error), "write the key alone into the file")
             return None
 
 
@@ -402,18 +413,34 @@ def hub_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def tenancy_arguments(settings: Settings) -> dict[str, Any]:
-    """Return the options of `Tenancy.embedded` that *settings* state; ``state`` only if there is one."""
+    """Return the options of `Tenancy.embedded` that *settings* state; ``state`` and ``secret`` only if there is one.
+
+    The secret is in it as plain bytes; pass it on at once, and keep it nowhere.
+
+    Where ``names.manifest`` is stated, the names are claimed in that file.
+
+    Raises:
+        ConfigurationError: The file was written for names of another profile or id scheme, or cannot be used.
+    """
+    names = _names(settings)
+    if settings.names.manifest is not None:
+        claim(FileManifest(settings.names.manifest), names)
     state = {} if settings.hub.state is None else {"state": settings.hub.state}
-    return {
-        "environment": None if settings.environment is None else Environment(settings.environment),
-        "freshness": _freshness(settings),
-        "http": _http(settings),
-        "names": _names(settings),
-        "report_seconds": settings.report_seconds,
-        "report_threshold": settings.report_threshold,
-        "allow_workers": settings.allow_workers,
-        "wait_seconds": settings.hub.wait_seconds,
-    } | state
+    shared = {} if settings.secret is None else {"secret": settings.secret.get_secret_value().encode("ascii")}
+    return (
+        {
+            "environment": None if settings.environment is None else Environment(settings.environment),
+            "freshness": _freshness(settings),
+            "http": _http(settings),
+            "names": names,
+            "report_seconds": settings.report_seconds,
+            "report_threshold": settings.report_threshold,
+            "allow_workers": settings.allow_workers,
+            "wait_seconds": settings.hub.wait_seconds,
+        }
+        | state
+        | shared
+    )
 
 
 def _plan(name: str, given: PlanSettings) -> Plan:
@@ -445,7 +472,9 @@ def _http(settings: Settings) -> HttpOptions:
 
 
 def _names(settings: Settings) -> PrefixNamespaces:
-    return PrefixNamespaces(**dict(settings.names))
+    root = settings.secret
+    cursors = None if root is None else ClusterSecret(root.get_secret_value().encode("ascii")).derive("names")
+    return PrefixNamespaces(**settings.names.model_dump(exclude={"manifest"}), secret=cursors)
 
 
 # --- what is shown of them -------------------------------------------------------------------------------------------

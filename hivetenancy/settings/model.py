@@ -61,6 +61,16 @@ def secret(value: object) -> Secret:
     return Secret(checked_key(value.get_secret_value() if isinstance(value, SecretStr) else value).reveal())
 
 
+def cluster_secret(value: object) -> Secret:
+    """Return *value* as a `Secret`; raises `ValueError`, without the value, unless it can be the cluster's secret."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(text, str) or not 32 <= len(text) <= 512 or not text.isascii() or not text.isprintable():
+        raise ValueError("must be 32 to 512 printable ASCII characters, drawn at random")
+    if " " in text:
+        raise ValueError("must hold no blank")
+    return Secret(text)
+
+
 def _path(value: object) -> object:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str) or not text or "\0" in text:
@@ -81,6 +91,7 @@ _Allowance = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 _Url = Annotated[str, AfterValidator(_url)]
 _Path = Annotated[Path, BeforeValidator(_path)]
 _Secret = Annotated[Secret, BeforeValidator(secret)]
+_ClusterSecret = Annotated[Secret, BeforeValidator(cluster_secret)]
 
 
 _STATICS: Final = tuple(name for name, spec in CANONICAL.items() if spec.kind is QuotaKind.STATIC)
@@ -208,6 +219,11 @@ class HttpSettings(_Table):
 class NamesSettings(_Table):
     """How the names of tenants are kept apart."""
 
+    profile: Literal["default", "synap", "vectorizer", "nexus", "tagged"] = Field(
+        default="default",
+        description="How names are written. One for the life of a deployment.",
+        examples=["synap"],
+    )
     scheme: Literal["uuid", "slug", "opaque"] = Field(
         default="uuid", description="What tenant ids are. One for the life of a deployment.", examples=["uuid"]
     )
@@ -218,6 +234,12 @@ class NamesSettings(_Table):
     )
     topic_separator: Literal[".", "/", ":"] = Field(
         default=".", description="What divides a topic from the tenant's part.", examples=["."]
+    )
+    manifest: _Path | None = Field(
+        default=None,
+        description="A file that says how the names in the store are written; made at the first start. "
+        "A server that would write them another way does not start.",
+        examples=["/var/lib/vectorizer/names.json"],
     )
 
 
@@ -281,6 +303,18 @@ class Settings(_Table):
         default=False,
         description="Let several processes of this application run, each admitting the full limits.",
         examples=[True],
+    )
+    secret: _ClusterSecret | None = Field(
+        default=None,
+        description="What the nodes of this cluster share: stamps and cursors count on other nodes, and after a "
+        "restart, only with it. 32 to 512 printable ASCII characters; where it is not set, random for each process. "
+        "A settings file that holds it must be readable by its owner alone.",
+        examples=["4be1f0c2d7...64-hex-digits-of-your-own"],
+    )
+    secret_file: _Path | None = Field(
+        default=None,
+        description="A file that holds `secret` as its one line, readable by its owner alone.",
+        examples=["/run/secrets/cluster_secret"],
     )
     hub: HubSettings = Field(default_factory=HubSettings, description="How HiveHub is reached.")
     freshness: FreshnessSettings = Field(

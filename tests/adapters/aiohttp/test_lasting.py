@@ -17,6 +17,7 @@ from hivetenancy.decision import Reason, Refusal
 from hivetenancy.errors import DeniedError, HubUnavailableError
 from hivetenancy.functions import function
 from hivetenancy.ids import Permission
+from hivetenancy.lifecycle import Standing, State
 from hivetenancy.plans import RatePolicy
 from hivetenancy.tenant import current_tenant
 from tests.adapters.aiohttp.served import served
@@ -229,3 +230,72 @@ async def test_the_servers_end_is_not_kept_waiting() -> None:
             with pytest.raises(ClientError):
                 await response.content.read()
         await made.quiet()
+
+
+@function("ws.push", effect="read")
+async def push(request: web.Request) -> web.WebSocketResponse:
+    """Send without end."""
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    pushed = request.app[PUSHED]
+    while True:
+        await ws.send_str("tick")
+        pushed.append("tick")
+        await asyncio.sleep(0)
+
+
+@function("events.late", effect="read")
+async def late(request: web.Request) -> web.StreamResponse:
+    """Begin a stream when the test says so."""
+    response = web.StreamResponse()
+    await request.app[RELEASE].wait()
+    await response.prepare(request)
+    await response.write(b"first")
+    return response
+
+
+PUSHED = web.AppKey("pushed", list[str])
+RELEASE = web.AppKey("release", asyncio.Event)
+
+
+def fenced(app: web.Application) -> None:
+    """What the two handlers need."""
+    app[PUSHED], app[RELEASE] = [], asyncio.Event()
+
+
+async def test_a50_nothing_goes_out_behind_the_fence() -> None:
+    """A WebSocket that sends without end, and a stream that was admitted before and begins after."""
+    async with served(extra=[web.get("/push", push), web.get("/late", late)], build=fenced) as made:
+        tenancy, tenant = made.world.tenancy, made.world.tenant.id
+        asked = asyncio.ensure_future(made.ask("GET", "/late"))
+        async with made.client.ws_connect("/push", headers=made.world.key.headers) as ws:
+            assert await ws.receive_str() == "tick"
+            while tenancy.gate.fence.life(tenant).running == 0:  # noqa: ASYNC110 - the other one has come
+                await asyncio.sleep(0)
+            tenancy.gate.fence.put(tenant, Standing(State.DELETING, 1))
+            tenancy.connections.close_tenant(tenant, Reason.SUSPENDED_TENANT)
+            before = len(made.app[PUSHED])
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(made.app[PUSHED]) == before
+            made.app[RELEASE].set()
+            assert (await asked).status == 401
+        tenancy.gate.fence.put(tenant, Standing(State.ACTIVE, 1))
+        await made.quiet()
+        assert not tenancy.gate.fence.life(tenant).requests
+
+
+async def test_a_request_that_takes_too_long_for_a_deletion_is_ended() -> None:
+    """By its adapter, without an answer; nothing stays held."""
+    async with served(extra=[web.post("/late", late)], build=fenced) as made:
+        life = made.world.tenancy.gate.fence.life(made.world.tenant.id)
+        asked = asyncio.ensure_future(made.ask("POST", "/late"))  # aiohttp's client would try a GET again
+        while not life.requests:  # noqa: ASYNC110 - until it has come
+            await asyncio.sleep(0)
+        for request in list(life.requests):
+            request.end(Reason.SUSPENDED_TENANT)
+        async with asyncio.timeout(10):
+            with pytest.raises(ClientError):
+                await asked
+        await made.quiet()
+        assert (life.running, life.requests) == (0, set())
