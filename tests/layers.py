@@ -88,6 +88,21 @@ F3 usage/reporter.py
 
 F1 scopes/__init__.py
 F2 scopes/predicate.py
+F2 scopes/command_table.py
+F2 scopes/command_keys.py
+F2 scopes/resp.py
+F2 scopes/command_replies.py
+F2 scopes/command_front.py
+F3 scopes/commands.py
+F3 scopes/command_sweeps.py
+F3 scopes/command_session.py
+F2 scopes/cypher.py
+F2 scopes/cypher_kinds.py
+F2 scopes/cypher_patterns.py
+F2 scopes/cypher_expressions.py
+F2 scopes/cypher_clauses.py
+F3 scopes/graph.py
+F3 scopes/graph_visitor.py
 
 F1 lifecycle/protocol.py
 F1 lifecycle/__init__.py
