@@ -6,6 +6,7 @@ shipped.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -144,3 +145,26 @@ def revocation(session: nox.Session) -> None:
     """1,000 keys revoked in real time over HTTP: how long each is accepted at most, with the feed and without."""
     session.install("-e", ".[all,test]")
     session.run("python", "-m", "tests.soak.revocation", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """The mutation score of the codec and of the context: how many single changes to them no test notices."""
+    session.install("-e", ".[all,test]", "mutmut>=3.8")
+    session.run("mutmut", "run", silent=True)
+    session.run("mutmut", "export-cicd-stats", silent=True)
+    stats = json.loads((ROOT / "mutants/mutmut-cicd-stats.json").read_text(encoding="utf-8"))
+    session.run("mutmut", "results")
+    noticed = stats["killed"] + stats["timeout"]
+    session.log(f"{noticed} of {stats['total']} changes noticed: {100 * noticed / stats['total']:.1f} %")
+    if noticed < 0.9 * stats["total"]:
+        session.error("the score is below 90 %")
+
+
+@nox.session
+def isolation(session: nox.Session) -> None:
+    """The conformance suite at length: each mutant on five seeds, a million calls of the clean server, a crowd."""
+    session.install("-e", ".[all,test]")
+    session.run("python", "-m", "tests.conformance.mutants", "--seeds", "5")
+    session.run("python", "-m", "tests.conformance.soak", "--calls", "1000000")
+    session.run("python", "-m", "tests.conformance.crowd")

@@ -238,6 +238,30 @@ F4 testing/contracts/ratelimit.py
 F4 testing/contracts/usage.py
 F4 testing/contracts/__init__.py
 F4 testing/lint.py
+F4 testing/conformance/arguments.py
+F4 testing/conformance/subject.py
+F4 testing/conformance/canaries.py
+F4 testing/conformance/observations.py
+F4 testing/conformance/cliques.py
+F4 testing/conformance/handles.py
+F4 testing/conformance/programs.py
+F4 testing/conformance/runner.py
+F4 testing/conformance/minimise.py
+F4 testing/conformance/text.py
+F4 testing/conformance/verdicts.py
+F4 testing/conformance/suite.py
+F4 testing/conformance/faulty.py
+F4 testing/conformance/power.py
+F4 testing/conformance/jsonfile.py
+F4 testing/conformance/page.py
+F4 testing/conformance/html.py
+F4 testing/conformance/__init__.py
+F4 testing/conformance/objects.py
+F4 testing/conformance/resp.py hiredis
+F4 testing/conformance/websocket.py websockets
+F6 testing/conformance/hosting.py
+F6 testing/conformance/http.py httpx
+F6 testing/conformance/plugin.py pytest
 F6 testing/plugin.py pytest
 F6 testing/entry.py
 F6 testing/__init__.py
@@ -253,6 +277,7 @@ F6 cli/demo.py starlette uvicorn
 F6 cli/bench.py starlette
 F6 cli/config.py
 F6 cli/lint.py
+F6 cli/conform.py
 F6 cli/__init__.py
 
 F6 __init__.py

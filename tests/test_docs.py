@@ -108,7 +108,7 @@ def test_the_readme_holds_its_two_commands() -> None:
     """The README's two commands stand in one block: the demo in a new environment, then the suite."""
     demo, suite = commands((ROOT / "README.md").read_text(encoding="utf-8"))
     assert demo == "python3 -m venv .venv && .venv/bin/pip install '.[demo]' && .venv/bin/hivetenancy demo"
-    assert suite == ".venv/bin/pip install '.[test]' && .venv/bin/python -m pytest -q"
+    assert suite == ".venv/bin/pip install '.[test]' && .venv/bin/python -m pytest -q -n 2"
 
 
 @pytest.mark.parametrize(

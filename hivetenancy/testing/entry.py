@@ -15,8 +15,10 @@ def pytest_addoption(parser):  # type: ignore[no-untyped-def]  # noqa: D103 - an
 
 def pytest_configure(config):  # type: ignore[no-untyped-def]  # noqa: D103
     from . import plugin
+    from .conformance import plugin as conformance
 
     config.pluginmanager.register(plugin, "hivetenancy-fixtures")
+    config.pluginmanager.register(conformance, "hivetenancy-isolation")
     config.addinivalue_line(
         "markers",
         "hive(plan=, faults=, calls=, extensions=): the plan of tenants, what goes wrong, which calls are expected",

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 
 from hivetenancy.cli import bench
-from tests.benchmarks import hub_rows, peers
+from tests.benchmarks import hub_rows, names_rows, peers
 
 
 def main() -> None:
@@ -12,7 +12,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     bench.arguments(parser)
     parser.add_argument("--hub", action="store_true", help="measure the hub over HTTP alone")
+    parser.add_argument("--names", action="store_true", help="measure names alone")
     options = parser.parse_args()
+    rounds, seconds = (5, 0.05) if options.quick else (15, 0.3)
+    print(bench.table(bench.Report(asyncio.run(bench.measure(names_rows.rows(), rounds=rounds, seconds=seconds)))))
+    if options.names:
+        return
+    print()
     if not options.hub:
         print(bench.table(asyncio.run(bench.everything(quick=options.quick, peers=peers.rows))))
         print()
