@@ -224,6 +224,13 @@ class Resp(RespSubject):
         }
         return _Stopping(self.commands, clients, hosted.secrets(), stack)
 
+    def normalise(self, observation: Any) -> Any:
+        """A scan promises no order."""
+        match observation:
+            case [cursor, list(found)]:
+                return [cursor, sorted(found)]
+        return observation
+
 
 class _Stopping(RespRunning):
     def __init__(self, *arguments: Any) -> None:

@@ -26,7 +26,7 @@ def subject() -> Iterator[RedisProxySubject]:
 
 async def test_each_tenant_observes_what_it_would_alone(subject: RedisProxySubject) -> None:
     """No operation leaks; and with rounds enough, each of them had something to show."""
-    report = await examine_async(subject, Options(rounds=examples(1, 20)))
+    report = await examine_async(subject, Options(rounds=examples(1, 10)))
     assert report.leaks == ()
     assert Verdict.LEAK not in {cell.verdict for cell in report.cells}
     if TIER == "deep":

@@ -325,6 +325,22 @@ REFUSED: Final[list[tuple[str, str, str]]] = [
     ("a node that was never there", "OPTIONAL MATCH (n:Nobody) MATCH (n) RETURN n", "unanchored"),
     ("a node that WITH let go", "MATCH (n:A) WITH 1 AS one MATCH (n) RETURN n", "unanchored"),
     (
+        "a node that FOREACH let go",
+        "MATCH (n:A) FOREACH (x IN [1] | CREATE (k:B)) WITH * MATCH (k) RETURN k",
+        "unanchored",
+    ),
+    ("a node of a pattern in a condition", "MATCH (n:A) WHERE (n)-->(k) WITH * MATCH (k) RETURN k", "unanchored"),
+    (
+        "a node of a comprehension",
+        "MATCH (n:A) WHERE size([(n)-->(k) | 1]) > 0 MATCH (k) RETURN k",
+        "unanchored",
+    ),
+    (
+        "a node of a subquery that imports all",
+        "MATCH (n:A) CALL (*) { MATCH (k:B) RETURN 1 AS one } MATCH (k) RETURN k",
+        "unanchored",
+    ),
+    (
         "a node of another part of COLLECT",
         "MATCH (n:A) RETURN COLLECT { MATCH (m:A) RETURN m UNION WITH * MATCH (m) RETURN m } AS everybody",
         "unanchored",
