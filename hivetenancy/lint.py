@@ -106,9 +106,13 @@ def check(source: str, path: str, *, scoped: bool = False, drivers: Iterable[str
     imports = any(name.split(".")[0] == "hivetenancy" for name in names.values())
     if not (scoped or imports or any(match[1] == "scoped" for _, match in comments)):
         return []
+    try:
+        looked = list(_Looks(tree, names, frozenset(drivers)))
+    except RecursionError:  # nested deeper than `ast.unparse` goes, though Python reads it
+        return [Finding(path=path, line=1, column=1, rule="unreadable", message=RULES["unreadable"])]
     found = [
         Finding(path=path, line=node.lineno, column=node.col_offset + 1, rule=rule, message=f"{what}. {RULES[rule]}")
-        for node, rule, what in _Looks(tree, names, frozenset(drivers))
+        for node, rule, what in looked
     ]
     return sorted({*_allowed(found, comments, path)})
 

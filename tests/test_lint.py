@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -305,6 +306,15 @@ def test_what_cannot_be_read_is_said() -> None:
     assert rules("") == []
 
 
+def test_what_is_nested_too_deep_stops_no_other_file() -> None:
+    """Python reads it, and what writes it out again does not: that is said of this file, and raises nothing."""
+    for depth in range(300, 3001, 300):
+        assert rules("import hivetenancy\nexecutor.submit(a" + ".b" * depth + ")\n") in (
+            ["unbound-work"],
+            ["unreadable"],
+        )
+
+
 def test_odd_texts_are_read_as_python_reads_them() -> None:
     """A separator of lines that is none to Python, a stray backslash, line ends of Windows."""
     allowed = "# hivetenancy: allow raw-driver the façade"
@@ -358,6 +368,14 @@ def test_hidden_folders_and_environments_are_left_out(package: Path) -> None:
     assert [each.rule for each in findings([package])] == ["raw-driver"]
     with pytest.raises(FileNotFoundError):
         list(sources(package / "missing"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_no_module(package: Path) -> None:
+    """What is called like a module and is none is left out, and not waited for."""
+    before = list(sources(package))
+    os.mkfifo(package / "pipe.py")
+    assert list(sources(package)) == before
 
 
 def test_the_command(package: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """A tenant's life: whether it may work now, and its deletion, proven. The protocol; engines are in the files beside."""
 
 from .protocol import (
+    ChecksTenant,
     DeletionIncompleteError,
     DrainsConnections,
     Receipt,
@@ -13,6 +14,7 @@ from .protocol import (
 )
 
 __all__ = [
+    "ChecksTenant",
     "DeletionIncompleteError",
     "DrainsConnections",
     "Receipt",

@@ -33,6 +33,7 @@ from hivetenancy.ids import TenantId
 
 from .fence import Fence, Life
 from .protocol import (
+    ChecksTenant,
     DeletionIncompleteError,
     DrainsConnections,
     Receipt,
@@ -43,6 +44,7 @@ from .protocol import (
     TenantStateError,
     Tombstone,
 )
+from .states import FIRST
 from .store import LifecycleStore
 
 Result = TypeVar("Result")
@@ -199,7 +201,16 @@ class Lifecycle:
         """
         return await self._stand(tenant, State.ACTIVE)
 
+    def _check(self, tenant: TenantId, standing: Standing) -> None:
+        """Raise where a source says that *tenant* is no tenant's id; nothing was changed then."""
+        context = TenantContext(tenant_id=tenant, key_id=None, generation=standing.generation)
+        for source in self._sources.values():
+            if isinstance(source, ChecksTenant):
+                source.check(context)
+
     async def _stand(self, tenant: TenantId, to: State) -> Standing:
+        self._check(tenant, FIRST)
+
         def write() -> Standing:
             found = self.store.standing(tenant)
             if found.state is State.DELETED:
@@ -259,6 +270,7 @@ class Lifecycle:
 
         Raises:
             ConfigurationError: No data source is registered, so that nothing could be proven; nothing was changed.
+            InvalidNameError: *tenant* is no tenant's id, or another spelling of one; nothing was changed.
             DeletionIncompleteError: It is unfinished. The tenant is refused, and `resume` or another call goes on.
             StoreUnavailableError: It cannot be written down how far it has come; likewise, once it has begun.
         """
@@ -298,8 +310,9 @@ class Lifecycle:
                 raise ConfigurationError(
                     "no data source is registered, so nothing would be purged: pass sources=[...], or register(...)"
                 )
-            believed = standing
-            standing = await self._change(tenant, lambda: self.store.begin(tenant, believed, names))
+            self._check(tenant, standing)
+            # Looked up again in its turn: whoever blocks the tenant meanwhile does not stop the deletion.
+            standing = await self._change(tenant, lambda: self.store.begin(tenant, self.store.standing(tenant), names))
         life = self.fence.life(tenant)
         await self._step(tenant, standing, Step.DRAIN, names)
         await self._drain(life)
@@ -373,6 +386,12 @@ class Lifecycle:
         try:
             async with asyncio.timeout(self._source_seconds):
                 amount = await ask(context)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            _log.warning("data source %r was cancelled in a deletion", name, exc_info=error)
+            return "it was cancelled by something else (see the log)"
         except Exception as error:  # noqa: BLE001 - foreign code; whatever it is, the data may still be there
             _log.warning("data source %r failed in a deletion", name, exc_info=error)
             return f"{type(error).__name__} (see the log)"

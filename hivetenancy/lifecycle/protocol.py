@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from hivetenancy.context import TenantContext
 from hivetenancy.decision import Reason
@@ -110,6 +110,20 @@ class TenantDataSource(Protocol):
 
         Raises:
             Exception: It cannot be told, which is never taken for none.
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksTenant(Protocol):
+    """A data source that knows which texts are ids, and is asked before anything is written down or removed."""
+
+    def check(self, context: TenantContext) -> None:
+        """See that the tenant's id is one, spelt as requests of that tenant have it.
+
+        Raises:
+            InvalidNameError: It is none, or another spelling: the tenant's data would be found, and its requests would
+                go on, for the fence would stand before the other spelling alone.
         """
         ...
 

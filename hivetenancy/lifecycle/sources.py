@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from hivetenancy.context import TenantContext
-from hivetenancy.errors import ConfigurationError
+from hivetenancy.errors import ConfigurationError, InvalidNameError, MisuseError
 from hivetenancy.ids import TenantId
 from hivetenancy.namespaces import FileScope, NameScope, NamespaceManager, TenantNames
+from hivetenancy.namespaces.codec import canonical
 
 _BATCH: Final = 500
 """How many names go into one call of ``delete``."""
@@ -51,6 +53,10 @@ class PrefixSource:
     ) -> None:
         self.name = name
         self._names, self._scopes, self._scan, self._delete = names, scopes, scan, delete
+
+    def check(self, context: TenantContext) -> None:
+        """See that the tenant's id is one, as requests have it; see `ChecksTenant`."""
+        _check_spelling(self._names, context)
 
     async def purge(self, context: TenantContext) -> int:
         """Delete what the tenant's scopes own; return how many names that were."""
@@ -135,6 +141,10 @@ class FilesSource:
         self.name = name
         self._names, self._files = names, files
 
+    def check(self, context: TenantContext) -> None:
+        """See that the tenant's id is one, as requests have it; see `ChecksTenant`."""
+        _check_spelling(self._names, context)
+
     async def purge(self, context: TenantContext) -> int:
         """Remove the tenant's directory, of whatever life; return how many entries it had."""
         directory = self._directory(context)
@@ -151,3 +161,17 @@ class FilesSource:
         if not scope.directory:
             raise ConfigurationError(f"data source {self.name!r} has paths without tenants; give it the tenants' own")
         return self._files.directory(scope, tenant=context.tenant_id, generation=context.generation)
+
+
+def _check_spelling(names: NamespaceManager, context: TenantContext) -> None:
+    """Raise where *names* takes the tenant's id for another spelling of the one that HiveHub prints."""
+    try:
+        mine = names.for_tenant(context)
+    except MisuseError:
+        return  # names without tenants: refused where they would be swept
+    try:
+        usual = canonical(context.tenant_id)
+    except InvalidNameError:
+        return  # no UUID, so it has one spelling
+    if usual != context.tenant_id and names.for_tenant(replace(context, tenant_id=usual)).kv.prefix == mine.kv.prefix:
+        raise InvalidNameError(f"this is another spelling of the tenant {usual!r}; nothing was changed: use that")

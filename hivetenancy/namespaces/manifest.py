@@ -105,6 +105,7 @@ def claim(store: ManifestStore, namespaces: PrefixNamespaces, *, existing: Itera
 
     Raises:
         ConfigurationError: The keyspace belongs to other names, or holds some without a manifest. It was left as it is.
+        InvalidNameError: One of *existing* is no ``str``: decode what the store returned. It was left as it is.
 
     Concurrency:
         As atomic as *store*: of two servers with different names that start at once, one is refused.
@@ -117,7 +118,7 @@ def claim(store: ManifestStore, namespaces: PrefixNamespaces, *, existing: Itera
 
 
 def _check_existing(existing: Iterable[str], namespaces: PrefixNamespaces) -> None:
-    strangers = sum(not name.startswith(SYSTEM) and type(namespaces.inspect(name)) is not Owned for name in existing)
+    strangers = sum(type(namespaces.inspect(name)) is not Owned and not name.startswith(SYSTEM) for name in existing)
     if strangers:
         raise ConfigurationError(
             f"the store has no manifest, and {strangers} of its names are not written as this server writes them. "

@@ -5,9 +5,19 @@ The message of a refusal shows no name: it may be another tenant's.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from hivetenancy.errors import InvalidNameError
 
 from .kinds import Scoped, ScopedBytes
+
+#: What clients of object stores read as ``.``, ``/`` and ``\\`` when they make an address of a name.
+_ESCAPED: Final = re.compile(r"%(2e|2f|5c)", re.IGNORECASE)
+_MEANT: Final = {"2e": ".", "2f": "/", "5c": "\\"}
+_BETWEEN: Final = re.compile(r"[/\\]")
+#: What they leave out of an address without a word (WHATWG URL, basic URL parser).
+_DROPPED: Final = str.maketrans("", "", "\t\r\n")
 
 
 def check(name: str, room: int) -> None:
@@ -39,6 +49,21 @@ def check_bytes(name: bytes) -> None:
     """Raise unless *name* is plain ``bytes``; they may be empty."""
     if type(name) is not bytes:
         raise no_name(name, 0)
+
+
+def check_no_way_out(name: str) -> None:
+    """Raise where *name*, once it is part of an address, could climb out of what stands before it.
+
+    Clients and servers resolve ``..`` in the path of a URL, however it is spelt, before anybody looks whose it is: httpx
+    and yarl make ``tenants/b/x`` of ``tenants/a/../b/x`` (RFC 3986, section 5.2.4).
+    """
+    if "." not in name and "%" not in name:
+        return
+    meant = _ESCAPED.sub(lambda escape: _MEANT[escape[1].lower()], name.translate(_DROPPED))
+    if not {".", ".."}.isdisjoint(_BETWEEN.split(meant)):
+        raise InvalidNameError(
+            "the name of a blob must hold no '.' and no '..' between slashes: addresses resolve them"
+        )
 
 
 def no_logical(name: object) -> InvalidNameError:

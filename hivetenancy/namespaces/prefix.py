@@ -55,7 +55,7 @@ from .kinds import (
     StreamKind,
     TopicKind,
 )
-from .names import check, check_bound, check_bytes, no_bytes, no_name, no_text
+from .names import check, check_bound, check_bytes, check_no_way_out, no_bytes, no_name, no_text
 from .paths import PrefixFiles
 from .profiles import DEFAULT, GROUPS, MAX_NAME_BYTES, TOPIC_DIALECTS, Profile, profile_named
 from .protocol import BinaryScope, FileScope, GraphNames, NameScope, NamespaceManager, Page, TenantNames
@@ -68,14 +68,13 @@ K = TypeVar("K")
 class _PrefixScope(Generic[K]):
     """One tenant's names of one kind."""
 
-    __slots__ = ("_binary", "_cursors", "_length", "_room", "prefix")
+    __slots__ = ("_binary", "_cursors", "_room", "prefix")
 
     _binary: BinaryScope[K] | None
 
     def __init__(self, prefix: str, max_bytes: int, cursors: bytes) -> None:
         self.prefix = prefix
-        self._length = length = len(prefix)
-        self._room = max_bytes - length  # a prefix is ASCII, so its characters are its bytes
+        self._room = max_bytes - len(prefix)  # a prefix is ASCII, so its characters are its bytes
         self._cursors = cursors
         self._binary = None
 
@@ -97,8 +96,12 @@ class _PrefixScope(Generic[K]):
 
     def keys(self, names: Iterable[str], /) -> list[Scoped[K]]:
         """Return the physical names of *names*, in order."""
-        key = self.key
-        return [key(name) for name in names]
+        # What `key` does, written out: calling it for each name costs a fifth of the whole.
+        key, prefix, room = self.key, self.prefix, self._room
+        return [
+            Scoped(prefix + name) if type(name) is str and name.isascii() and 0 < len(name) <= room else key(name)
+            for name in names
+        ]
 
     def pattern(self, pattern: str, /) -> str:
         """Return the Redis glob of *pattern* within the tenant's own names."""
@@ -130,11 +133,13 @@ class _PrefixScope(Generic[K]):
 
     def strip(self, physical: str, /) -> str:
         """Return the logical name of *physical*."""
+        # `removeprefix` looks and cuts in one call. No prefix is empty, so what is not shorter did not begin with it.
         try:
-            if physical.startswith(self.prefix):
-                return physical[self._length :]
+            name = physical.removeprefix(self.prefix)
         except (AttributeError, TypeError):
             raise no_text(physical) from None
+        if len(name) != len(physical):
+            return name
         raise InvalidNameError("not a name of this tenant")
 
     def strip_all(self, physical: Iterable[str], /) -> list[str]:
@@ -203,8 +208,12 @@ class _PrefixBytes(Generic[K]):
 
     def strip(self, physical: bytes, /) -> bytes:
         """Return the logical name of *physical*."""
-        if self.owns(physical):
-            return physical[len(self.prefix) :]
+        try:
+            name = physical.removeprefix(self.prefix)
+        except (AttributeError, TypeError):
+            raise no_bytes(physical) from None
+        if len(name) != len(physical):
+            return name
         raise InvalidNameError("not a name of this tenant")
 
     def owns(self, physical: bytes, /) -> bool:
@@ -256,6 +265,41 @@ class _TopicBytes(_PrefixBytes[TopicKind]):
         return self._text.pattern(text).encode()
 
 
+class _BlobScope(_PrefixScope[BlobKind]):
+    """One tenant's blobs. Their names become addresses, in which ``..`` climbs out of the tenant's part."""
+
+    __slots__ = ()
+
+    @property
+    def binary(self) -> BinaryScope[BlobKind]:
+        """The same blobs in bytes."""
+        if self._binary is None:
+            self._binary = _BlobBytes(self.prefix.encode(), self._room)
+        return self._binary
+
+    def key(self, name: str, /) -> Scoped[BlobKind]:
+        """Return the physical name of *name*."""
+        check(name, self._room)
+        check_no_way_out(name)
+        return Scoped(self.prefix + name)
+
+    def keys(self, names: Iterable[str], /) -> list[Scoped[BlobKind]]:
+        """Return the physical names of *names*, in order."""
+        return [self.key(name) for name in names]
+
+
+class _BlobBytes(_PrefixBytes[BlobKind]):
+    """One tenant's blobs in bytes."""
+
+    __slots__ = ()
+
+    def key(self, name: bytes, /) -> ScopedBytes[BlobKind]:
+        """Return the physical name of *name*."""
+        physical = super().key(name)
+        check_no_way_out(name.decode("latin-1"))
+        return physical
+
+
 class _Names:
     """All names of one tenant. Kinds with one template share one scope."""
 
@@ -298,7 +342,7 @@ class _Names:
     def blobs(self) -> NameScope[BlobKind]:
         """Blobs."""
         if self._blobs is None:
-            self._blobs = self._plan.scope("blobs", self._token)
+            self._blobs = self._plan.blobs(self._token)
         return self._blobs
 
     @property
@@ -341,6 +385,9 @@ class _Plan:
 
     def topics(self, token: str) -> NameScope[TopicKind]:
         return _TopicScope(self.prefix("topics", token), self.max_bytes, self.cursors, self.dialect)
+
+    def blobs(self, token: str) -> NameScope[BlobKind]:
+        return _BlobScope(self.prefix("blobs", token), self.max_bytes, self.cursors)
 
     def files(self, token: str) -> FileScope:
         return PrefixFiles(self.prefix("files", token))

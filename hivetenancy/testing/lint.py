@@ -27,7 +27,8 @@ def sources(path: Path) -> Iterator[Path]:
         return
     for found in sorted(path.rglob("*.py")):
         parts = found.relative_to(path).parts[:-1]
-        if not any(part in _SKIPPED or part.startswith(".") for part in parts):
+        # A pipe that is called like a module would be waited for without end.
+        if found.is_file() and not any(part in _SKIPPED or part.startswith(".") for part in parts):
             yield found
 
 

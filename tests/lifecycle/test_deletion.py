@@ -18,7 +18,7 @@ import pytest
 from hivetenancy.clock import SECOND_US
 from hivetenancy.connections import ConnectionRegistry
 from hivetenancy.context import TenantContext
-from hivetenancy.errors import ConfigurationError
+from hivetenancy.errors import ConfigurationError, InvalidNameError
 from hivetenancy.ids import TenantId
 from hivetenancy.lifecycle import (
     DeletionIncompleteError,
@@ -30,10 +30,14 @@ from hivetenancy.lifecycle import (
     Tombstone,
 )
 from hivetenancy.lifecycle.deletion import WORK, Lifecycle, receipts_hash
+from hivetenancy.lifecycle.sources import FilesSource, PrefixSource
 from hivetenancy.lifecycle.store import LifecycleStore
+from hivetenancy.namespaces.files import TenantFiles
+from hivetenancy.namespaces.prefix import PrefixNamespaces
 from hivetenancy.testing.clock import ManualClock
 from tests.lifecycle.world import (
     ACME,
+    NAMES,
     OTHER,
     DoesNotDrain,
     ForgetsTheFence,
@@ -291,6 +295,62 @@ async def test_a_source_that_fails_leaves_the_tenant_deleting_and_the_others_pur
     assert isinstance(outcome[ACME], Tombstone)
     assert (bad.of(ACME), lifecycle.trouble()) == (0, None)
     assert [each.amount for each in await lifecycle.receipts(ACME, 1)] == [3, 3]
+
+
+class Unchecked(Quick):
+    """Takes any text for a tenant's id."""
+
+    def _check(self, tenant: TenantId, standing: Standing) -> None:
+        return None
+
+
+@pytest.mark.parametrize("kind", [Quick, Unchecked])
+async def test_a3_another_spelling_of_an_id_reaches_nothing(kind: type[Quick], tmp_path: Path) -> None:
+    """It names the same rows, but not the same fence: what is purged then belongs to a tenant that goes on working."""
+    store, alias = filled(), TenantId(ACME.replace("-", "").upper())
+    lifecycle = await opened(store, kind=kind)
+    lifecycle.register(FilesSource("files", NAMES, TenantFiles(tmp_path)))
+    for change in (lifecycle.block, lifecycle.make_read_only, lifecycle.delete):
+        outcome = await asyncio.gather(change(alias), return_exceptions=True)
+        assert isinstance(outcome[0], InvalidNameError) is (kind is Quick)
+    assert (store.of(ACME) == 3) is (kind is Quick)
+    assert not lifecycle.fence.life(ACME).shut
+    if kind is Quick:
+        with pytest.raises(InvalidNameError):
+            await lifecycle.delete(TenantId("no-uuid"))
+        assert lifecycle.store.standings() == []
+        slugs = PrefixNamespaces(scheme="slug")
+        simple = TenantContext(tenant_id=TenantId(ACME.replace("-", "")), key_id=None, generation=1)
+        PrefixSource("kv", slugs, lambda names: [names.kv], scan=store.scan, delete=store.remove).check(simple)
+
+
+async def test_a_block_at_the_same_time_does_not_stop_a_deletion() -> None:
+    """A deletion begins from whatever state there is in its turn."""
+    lifecycle = await opened(filled())
+    async with lifecycle._turn:
+        deletion = asyncio.create_task(lifecycle.delete(ACME))
+        await until(lambda: lifecycle._turn._waiters)  # it has looked where the tenant stands, and waits for its turn
+        await asyncio.to_thread(lifecycle.store.move, ACME, Standing(State.ACTIVE, 1), State.BLOCKED)
+    assert isinstance(await deletion, Tombstone)
+
+
+async def test_a_source_that_cancels_itself_shows() -> None:
+    """A cancellation that was not the deletion's is a failure like any other, told and tried again."""
+
+    class Cancels:
+        name = "cancels"
+
+        async def purge(self, context: TenantContext) -> int:
+            raise asyncio.CancelledError
+
+        count = purge
+
+    lifecycle = await opened(filled())
+    lifecycle.register(Cancels())
+    with pytest.raises(DeletionIncompleteError, match="cancelled by something else"):
+        await lifecycle.delete(ACME)
+    assert isinstance((await lifecycle.resume())[ACME], DeletionIncompleteError)
+    assert "cancels" in (lifecycle.trouble() or "")
 
 
 async def test_one_bad_tenant_does_not_stop_the_others() -> None:

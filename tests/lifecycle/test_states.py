@@ -107,7 +107,7 @@ class LivesKept(Lives):
     store_kind = KeepsTheGeneration
 
 
-Lives.TestCase.settings = settings(max_examples=examples(15, 400), stateful_step_count=examples(20, 60), deadline=None)
+Lives.TestCase.settings = settings(max_examples=examples(15, 200), stateful_step_count=examples(20, 60), deadline=None)
 TestLives = Lives.TestCase
 
 

@@ -14,6 +14,7 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
+from urllib.parse import urljoin
 
 import pytest
 
@@ -296,3 +297,16 @@ def test_a42_what_nobody_owns_is_nobodys() -> None:
                     scope.strip(name)
     fallback = [name for name in legacy if name.startswith("user:docs") or ":" not in name]
     assert fallback  # what a server that takes a name without prefix for everybody's would show
+
+
+@pytest.mark.parametrize(
+    "name", ["../beta/x", "a/../../beta/x", "%2e%2e/beta/x", "..%2Fbeta%2Fx", "..\\beta", ".\t./beta/x"]
+)
+def test_a35_a_blobs_address_climbs_out_of_no_tenant(name: str) -> None:
+    """What clients resolve on the way is refused; glued together by hand the address is another tenant's."""
+    context = TenantContext(tenant_id=TenantId("acme"), key_id=None, generation=1)
+    with pytest.raises(InvalidNameError, match="addresses resolve them"):
+        PrefixNamespaces(scheme="slug").for_tenant(context).blobs.key(name)
+    if name in ("../beta/x", "a/../../beta/x"):
+        resolved = urljoin("http://store.example/", f"tenants/acme/{name}")
+        assert resolved == "http://store.example/tenants/beta/x"

@@ -28,7 +28,7 @@ from hivetenancy.namespaces import (
 )
 from hivetenancy.namespaces.cursors import cursor_key
 from hivetenancy.namespaces.patterns import AMQP, COLONS, MQTT, NATS, SYNAP, TopicDialect
-from hivetenancy.namespaces.prefix import IdentityNamespaces, PrefixNamespaces, _PrefixScope
+from hivetenancy.namespaces.prefix import IdentityNamespaces, PrefixNamespaces, _BlobScope, _PrefixScope
 from hivetenancy.namespaces.profiles import GROUPS, PROFILES, Profile
 from hivetenancy.testing.contracts._cases import Case
 from hivetenancy.testing.contracts.namespaces import CASES, NamespaceHarness
@@ -216,15 +216,23 @@ class OwnFormat(Broken[K]):
     """A scope of a format of its own, otherwise sound in itself."""
 
     form = "user:{t}:"
+    looks_at_blobs = True
 
     def __init__(self, tenant: str, sound: NameScope[K]) -> None:
         self.topics = sound.prefix.endswith(".")
-        super().__init__(tenant, _PrefixScope(self.form.format(t=tenant), 1024, cursor_key(b"0123456789abcdef")))
+        scope = _BlobScope if isinstance(sound, _BlobScope) and self.looks_at_blobs else _PrefixScope
+        super().__init__(tenant, scope(self.form.format(t=tenant), 1024, cursor_key(b"0123456789abcdef")))
 
     def pattern(self, pattern: str, /) -> str:
         if self.topics and type(pattern) is str and pattern.startswith(("#", "*")):
             raise InvalidNameError("a topic begins in the tenant's own segment")
         return self.sound.pattern(pattern)
+
+
+class ClimbingBlobs(OwnFormat[K]):
+    """Lets a blob be called `../b/x`, of which an address is made."""
+
+    looks_at_blobs = False
 
 
 class Identity(OwnFormat[K]):
@@ -606,6 +614,7 @@ BROKEN: dict[str, tuple[Callable[[], NamespaceHarness], str]] = {
         scope.__name__: (lambda scope=scope: among(Manager(scope)), case)
         for scope, case in {
             Identity: "two_tenants_never_share_a_physical_name",
+            ClimbingBlobs: "a_blobs_name_climbs_nowhere",
             NoDelimiter: "no_tenants_names_lie_within_anothers",
             Underscore: "no_tenants_names_lie_within_anothers",
             FoldsCase: "a_name_round_trips",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hivetenancy.errors import ConfigurationError
+from hivetenancy.errors import ConfigurationError, InvalidNameError
 from hivetenancy.namespaces.manifest import (
     FORMAT,
     SYSTEM_NAME,
@@ -129,6 +129,14 @@ def test_names_without_a_manifest_are_not_taken_over(store: ManifestStore) -> No
         assert store.load() is None
     claim(store, PrefixNamespaces(), existing=[f"user:{ACME}:x", f"user_{ACME}:docs", "hvt!other"])
     claim(store, PrefixNamespaces(), existing=["session:1"])  # with a manifest nobody looks
+
+
+def test_names_in_bytes_are_not_taken_for_none() -> None:
+    """What a driver returns undecoded is refused in words, and nothing is stamped."""
+    store = MemoryManifest()
+    with pytest.raises(InvalidNameError, match="decode what the store returned"):
+        claim(store, PrefixNamespaces(), existing=[b"session:1"])  # type: ignore[list-item]
+    assert store.load() is None
 
 
 @pytest.mark.parametrize(

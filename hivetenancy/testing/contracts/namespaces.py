@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from bisect import insort
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from operator import attrgetter
@@ -109,8 +110,14 @@ def _all(harness: NamespaceHarness) -> list[tuple[TenantId, TenantNames]]:
     return [(tenant, harness.manager.for_tenant(_context(tenant))) for tenant in harness.tenants]
 
 
-def _names(harness: NamespaceHarness) -> list[str]:
-    """The names to try: the usual ones, and all that any tenant's look like in the store."""
+def _fit(kind: str, names: Iterable[str]) -> list[str]:
+    """Those of *names* that a kind may have: a blob's become part of an address, in which dots climb."""
+    climb = re.compile(r"(^|[/\\])\.{1,2}($|[/\\])")
+    return [name for name in names if kind != "blobs" or not climb.search(name)]
+
+
+def _names(harness: NamespaceHarness, kind: str = "") -> list[str]:
+    """The names of a kind to try: the usual ones, and all that any tenant's look like in the store."""
     physical = {
         text
         for _, names in _all(harness)[:4]
@@ -118,7 +125,7 @@ def _names(harness: NamespaceHarness) -> list[str]:
         for text in (scope.prefix, scope.prefix.rstrip(":./"), scope.prefix + "a")
         if text
     }
-    return [*NAMES, *sorted(physical)]
+    return _fit(kind, [*NAMES, *sorted(physical)])
 
 
 def _refused(call: Callable[..., object], *arguments: Any, **options: Any) -> InvalidNameError | None:
@@ -136,7 +143,7 @@ async def two_tenants_never_share_a_physical_name(harness: NamespaceHarness) -> 
     owner: dict[str, TenantId] = {}
     for tenant, names in _all(harness):
         for kind, scope in _different(names):
-            for name in _names(harness):
+            for name in _names(harness, kind):
                 physical = str(scope.key(name))
                 other = owner.setdefault(physical, tenant)
                 assert other == tenant, f"{kind}: a name of {tenant} is also one of {other}"
@@ -156,7 +163,7 @@ async def a_name_round_trips(harness: NamespaceHarness) -> None:
     """What `strip` returns is the very name that `key` was given, as a plain string; and the tenant owns it."""
     for _, names in _all(harness):
         for kind, scope in _different(names):
-            for name in _names(harness):
+            for name in _names(harness, kind):
                 physical = str(scope.key(name))
                 assert scope.owns(physical), f"{kind}: its own name is not the tenant's"
                 back = scope.strip(physical)
@@ -169,7 +176,7 @@ async def a_physical_name_goes_to_a_driver_as_it_is(harness: NamespaceHarness) -
     """A physical name is a ``str`` at run time, the prefix and then the name, byte for byte."""
     for _, names in _all(harness):
         for kind, scope in _different(names):
-            for name in _names(harness):
+            for name in _names(harness, kind):
                 physical: object = scope.key(name)
                 assert isinstance(physical, str)
                 assert str(physical) == scope.prefix + name, f"{kind}: the name was changed"
@@ -178,9 +185,9 @@ async def a_physical_name_goes_to_a_driver_as_it_is(harness: NamespaceHarness) -
 @CASES.add
 async def several_names_at_once_are_the_same_names(harness: NamespaceHarness) -> None:
     """`keys` gives what `key` gives for each, in order, with what is there twice twice."""
-    wanted = [*_names(harness), "a", "a"]
     for _, names in _all(harness):
-        for _, scope in _different(names):
+        for kind, scope in _different(names):
+            wanted = [*_names(harness, kind), "a", "a"]
             assert scope.keys(iter(wanted)) == [scope.key(name) for name in wanted]
 
 
@@ -238,7 +245,7 @@ async def another_tenants_name_is_as_good_as_none(harness: NamespaceHarness) -> 
             for other, others in everybody:
                 if other == tenant:
                     continue
-                for name in _names(harness):
+                for name in _names(harness, kind):
                     foreign = str(_scope(others, kind).key(name))
                     assert not scope.owns(foreign), f"{kind}: {tenant} owns a name of {other}"
                     error = _refused(scope.strip, foreign)
@@ -250,10 +257,10 @@ async def another_tenants_name_is_as_good_as_none(harness: NamespaceHarness) -> 
 async def a_pattern_matches_just_the_tenants_own(harness: NamespaceHarness) -> None:
     """A scoped pattern, read as Redis reads it, matches what the pattern matches among the tenant's own names."""
     everybody = _all(harness)
-    wanted = _names(harness)
     for kind in _kinds(harness):
         if kind == "topics":
             continue
+        wanted = _names(harness, kind)
         store = {str(_scope(names, kind).key(name)) for _, names in everybody for name in wanted} | set(wanted)
         for tenant, names in everybody:
             scope = _scope(names, kind)
@@ -270,8 +277,8 @@ async def a_pattern_matches_just_the_tenants_own(harness: NamespaceHarness) -> N
 async def a_like_pattern_matches_just_the_tenants_own(harness: NamespaceHarness) -> None:
     """A scoped ``LIKE`` pattern matches what it matches among the tenant's own names; a broken one is refused."""
     everybody = _all(harness)
-    wanted = _names(harness)
     for kind in _kinds(harness):
+        wanted = _names(harness, kind)
         store = {str(_scope(names, kind).key(name)) for _, names in everybody for name in wanted} | set(wanted)
         for tenant, names in everybody:
             scope = _scope(names, kind)
@@ -319,8 +326,8 @@ async def a_pattern_of_topics_matches_just_the_tenants_own(harness: NamespaceHar
 async def a_beginning_covers_just_the_tenants_own(harness: NamespaceHarness) -> None:
     """What begins with `starting` is just the tenant's names that begin with it."""
     everybody = _all(harness)
-    wanted = _names(harness)
     for kind in _kinds(harness):
+        wanted = _names(harness, kind)
         store = {str(_scope(names, kind).key(name)) for _, names in everybody for name in wanted} | set(wanted)
         for tenant, names in everybody:
             scope = _scope(names, kind)
@@ -336,8 +343,8 @@ async def a_beginning_covers_just_the_tenants_own(harness: NamespaceHarness) -> 
 async def a_range_holds_just_the_tenants_own(harness: NamespaceHarness) -> None:
     """A range holds the tenant's names between its bounds in code-point order, and no other, up to the last one."""
     everybody = _all(harness)
-    wanted = sorted(_names(harness))
     for kind in _kinds(harness):
+        wanted = sorted(_names(harness, kind))
         store = {str(_scope(names, kind).key(name)) for _, names in everybody for name in wanted} | set(wanted)
         for tenant, names in everybody:
             scope = _scope(names, kind)
@@ -363,7 +370,7 @@ async def whatever_the_bounds_a_range_stays_inside(harness: NamespaceHarness) ->
         for kind, scope in _different(names):
             _, end = scope.range()
             assert end is not None
-            for name in _names(harness):
+            for name in _names(harness, kind):
                 low, high = scope.range(name, "a")
                 assert low is not None, f"{kind}: there is no low bound"
                 assert high is not None, f"{kind}: there is no high bound"
@@ -388,13 +395,27 @@ async def several_physical_names_at_once_are_stripped_or_none(harness: Namespace
 
 
 @CASES.add
+async def a_blobs_name_climbs_nowhere(harness: NamespaceHarness) -> None:
+    """A blob's name that an address would resolve to a place above is refused, as text and in bytes."""
+    if harness.standalone:
+        return
+    ways = ("..", ".", "../b/x", "a/../../b", "a/./b", "..\\b", "%2e%2e/b", "%2E./b", "a/..%2fb", ".\t./b", "a/..\n")
+    for _, names in _all(harness):
+        for name in ways:
+            assert _refused(names.blobs.key, name), f"{name!r} leads out of the tenant's blobs"
+            assert _refused(names.blobs.keys, ["a", name]), f"keys() lets {name!r} out"
+            assert _refused(names.blobs.binary.key, name.encode()), f"{name!r} leads out in bytes"
+        assert str(names.blobs.key("a..b/...x/.y")).endswith("a..b/...x/.y")
+
+
+@CASES.add
 async def names_in_bytes_are_the_same_names(harness: NamespaceHarness) -> None:
     """A name in bytes and the same name as text are one name in the store, by every method; bytes need be no text."""
     for _, names in _all(harness):
         for kind, scope in _different(names):
             raw = scope.binary
             assert raw.prefix == scope.prefix.encode(), f"{kind}: another prefix in bytes"
-            for name in _names(harness):
+            for name in _names(harness, kind):
                 physical: object = raw.key(name.encode())
                 assert isinstance(physical, bytes)
                 assert bytes(physical) == str(scope.key(name)).encode(), f"{kind}: {name!r} is another one in bytes"
@@ -443,7 +464,9 @@ async def a_listing_shows_each_own_name_once(harness: NamespaceHarness) -> None:
     """Part by part a listing shows just the tenant's names, in order, once each, and what was written in between."""
     everybody = _all(harness)
     for kind in _kinds(harness):
-        store = sorted({str(_scope(names, kind).key(name)) for _, names in everybody for name in NAMES} | {*NAMES})
+        store = sorted(
+            {str(_scope(names, kind).key(name)) for _, names in everybody for name in _fit(kind, NAMES)} | {*NAMES}
+        )
         for tenant, names in everybody:
             scope = _scope(names, kind)
             for beginning in ("", "a", "user"):

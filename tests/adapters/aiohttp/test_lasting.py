@@ -299,3 +299,33 @@ async def test_a_request_that_takes_too_long_for_a_deletion_is_ended() -> None:
                 await asked
         await made.quiet()
         assert (life.running, life.requests) == (0, set())
+
+
+@function("deaf.read", effect="read")
+async def deaf(request: web.Request) -> web.StreamResponse:
+    """A WebSocket whose handler looks at it no more once it is open."""
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    await ws.send_str("open")
+    await request.app[RELEASE].wait()
+    request.app[PUSHED].append("worked on")
+    return ws
+
+
+async def test_a38_a_websocket_handler_that_sees_no_closing_is_ended() -> None:
+    """Closed first, cancelled then: it does nothing any more, and a deletion waits until it has ended."""
+    async with served(extra=[web.get("/deaf", deaf)], build=fenced) as made:
+        tenancy, tenant = made.world.tenancy, made.world.tenant.id
+        life = tenancy.gate.fence.life(tenant)
+        async with made.client.ws_connect("/deaf", headers=made.world.key.headers) as ws:
+            assert await ws.receive_str() == "open"
+            assert (life.running, life.busy) == (0, 1)
+            tenancy.connections.close_tenant(tenant, Reason.SUSPENDED_TENANT)
+            for request in list(life.requests):
+                request.end(Reason.SUSPENDED_TENANT)
+            async with asyncio.timeout(10):
+                while life.busy:  # noqa: ASYNC110 - until it has ended
+                    await asyncio.sleep(0)
+            made.app[RELEASE].set()
+        await made.quiet()
+        assert made.app[PUSHED] == []
