@@ -41,8 +41,12 @@ AUTH_SECONDS = 5.0
 IDLE_SECONDS = 3600.0
 LINGER_SECONDS = 5.0
 CHUNK = 64 * 1024
-DEPTH = 128
-"""How many commands of one client are on their way at once."""
+DEPTH = 64
+"""How many commands of one client are on their way at once.
+
+Each is a request in flight until the batch is settled: with a plan that allows fewer at once, the rest of a long
+pipeline is refused, and no client expects that. The smallest paid plan of HiveHub allows 100.
+"""
 REPLY_BYTES = 512 * 1024 * 1024
 BEFORE_KEY = Caps(words=16, word_bytes=4 * 1024, command_bytes=16 * 1024)
 WITH_KEY = Caps(words=1024 * 64, word_bytes=16 * 1024 * 1024, command_bytes=64 * 1024 * 1024)
@@ -138,6 +142,8 @@ class Peer:
                 await self.command(args, held)
             elif self._session is not None and self._session.queueing:
                 raise CommandRefusedError(Unsent.TRANSACTION, shown(args[0]))
+            elif await self._would_forget(answer):
+                raise CommandRefusedError(Unsent.ATTACHED, shown(args[0]))
             else:
                 await self.own(answer)
         except CommandRefusedError as refused:
@@ -244,9 +250,17 @@ class Peer:
             self._session.spoil()
         self._say(Line(error(text)[:-2]))
 
-    async def own(self, answer: FrontAnswer) -> None:
-        """Act on a command about the connection itself."""
+    async def _would_forget(self, answer: FrontAnswer) -> bool:
+        """Whether it changes the protocol alone, and so the connection to Redis, while that holds something.
+
+        A key is another matter: who shows one begins anew, and knows it.
+        """
         await self._settled()
+        changes = answer.key is None and answer.protocol != self._front.protocol
+        return changes and self._session is not None and self._session.attached
+
+    async def own(self, answer: FrontAnswer) -> None:
+        """Act on a command about the connection itself, once all before it are answered."""
         if answer.key is not None:
             refusal = await self.connection.authenticate(answer.key)
             if refusal is not None:
@@ -334,7 +348,7 @@ async def main(upstream: str, port: int) -> None:
     host, _, number = upstream.rpartition(":")
     async with serve(Tenancy.embedded(hub), (host, int(number)), port=port) as proxy:
         for name in ("acme", "globex"):
-            key = hub.add_tenant(name, plan="pro").issue_key(permissions=["read", "write", "delete"])
+            key = hub.add_tenant(name, plan="enterprise").issue_key(permissions=["read", "write", "delete"])
             print(f"{name}  {key.secret}")
             print(f"  redis-cli -p {proxy.port} --no-auth-warning -a {key.secret} SET hello {name}")
             print(f"  redis-cli -p {proxy.port} --no-auth-warning -a {key.secret} KEYS '*'", flush=True)

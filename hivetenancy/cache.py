@@ -12,10 +12,11 @@ same content have two ids, and nobody learns from an id that somebody else has i
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, NoReturn, TypeVar, overload
 
 from cachetools import LRUCache
 
@@ -71,8 +72,8 @@ class TenantCache:
     ) -> None:
         if not 1 <= max_per_tenant <= max_entries:
             raise ConfigurationError("max_per_tenant must be at least 1 and at most max_entries")
-        if not ttl_seconds * SECOND_US >= 1:
-            raise ConfigurationError(f"ttl_seconds must be above 0, got {ttl_seconds!r}")
+        if not 1 <= ttl_seconds * SECOND_US < math.inf:
+            raise ConfigurationError(f"ttl_seconds must be above 0 and finite, got {ttl_seconds!r}")
         self._most, self._each = max_entries, max_per_tenant
         self._ttl_us = round(ttl_seconds * SECOND_US)
         self._clock: Clock = clock or SystemClock()
@@ -121,6 +122,7 @@ class TenantCache:
             MissingTenantError: No tenant is bound.
         """
         context = current_tenant().context
+        hash(key)  # one that has none raises before anything is kept or dropped
         lasts_us = self._ttl_us if ttl_seconds is None else round(ttl_seconds * SECOND_US)
         share = self._share(context)
         if share is None:
@@ -210,6 +212,9 @@ class ContentIds:
 
     def __repr__(self) -> str:
         return "<ContentIds>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled: build it in the process that needs it")
 
     def of(self, content: bytes) -> str:
         """Return the id of *content* for the running tenant: 64 hex digits, different in each life of each tenant.

@@ -227,6 +227,7 @@ class Tenancy(ABC):
 
         Raises:
             ValueError: *purpose* or *seconds* is out of range.
+            MisuseError: The tenant is of another tenancy of this process, perhaps of another cluster.
         """
 
     @abstractmethod
@@ -521,6 +522,8 @@ class ClusterTenancy(Tenancy):
 
     def stamp(self, tenant: Tenant, *, purpose: str, seconds: float) -> TenantStamp:
         """Return what carries *tenant* elsewhere; see `Tenancy.stamp`. Any thread."""
+        if tenant._services is not self.gate:  # its id may be somebody else's here
+            raise MisuseError("this tenant is another tenancy's; stamp it there")
         return self._press.issue(tenant.context, purpose=purpose, seconds=seconds, now=self.clock.now())
 
     def act_for(self, stamp: TenantStamp | str | bytes, *, purpose: str) -> StampBlock:
@@ -533,10 +536,20 @@ class ClusterTenancy(Tenancy):
 
     def as_operator(self, *, reason: str) -> Operator:
         """Return a block in which an operator acts; see `Tenancy.as_operator`."""
-        return Operator(self._names, generation=self._generation, audit=self._audit, now=self.clock.now, reason=reason)
+        return Operator(
+            self._names,
+            generation=self._generation,
+            ending=self._ending,
+            audit=self._audit,
+            now=self.clock.now,
+            reason=reason,
+        )
 
     def _generation(self, tenant: TenantId) -> int:
         return self._home.call(lambda: self.gate.fence.life(tenant).generation)
+
+    def _ending(self, tenant: TenantId) -> bool:
+        return self._home.call(lambda: self.gate.fence.life(tenant).ending)
 
     # --- life cycle ---
 

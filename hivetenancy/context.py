@@ -17,6 +17,7 @@ so that a binding would leak to the consumer, and end where it did not begin. Bl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from typing import Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar, cast, ov
 from hivetenancy.decision import Ticket
 from hivetenancy.errors import MisuseError
 from hivetenancy.ids import KeyId, TenantId
+
+_STACKS: Final = vars(contextlib)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,9 +124,13 @@ class Binding:
 def refuse_generator(frame: FrameType) -> None:
     """Refuse to bind for code in *frame*, which enters a block, if that is a generator's.
 
+    An ``ExitStack`` enters blocks for whoever calls it: what counts is that one.
+
     Raises:
         MisuseError: It is.
     """
+    while frame.f_globals is _STACKS and frame.f_back is not None:
+        frame = frame.f_back
     if frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
         raise MisuseError(
             f"a tenant cannot be bound around a yield: {frame.f_code.co_qualname} is a generator, and the tenant would "
@@ -137,7 +144,8 @@ def refuse_generator(frame: FrameType) -> None:
 def bind_to(work: Callable[P, R], what: Bound | None, *, enter: Enter | None = None) -> Callable[P, R]:
     """Return *work*, a function or coroutine function, so that *what* is bound while it runs, wherever that is.
 
-    A coroutine that a plain function returns is bound as well.
+    A coroutine that a plain function returns is bound as well. What else is only worked out later (an awaitable of a
+    class of its own, a ``map``) is so for whoever does it: let *work* await it, or make a list of it.
 
     Args:
         work: What to run.

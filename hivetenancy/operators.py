@@ -60,7 +60,7 @@ class Operator:
         MisuseError: On entering, in a generator; and at each act outside of the block.
     """
 
-    __slots__ = ("_audit", "_binding", "_generation", "_names", "_now", "reason")
+    __slots__ = ("_audit", "_binding", "_ending", "_generation", "_names", "_now", "reason")
 
     def __init__(
         self,
@@ -70,11 +70,12 @@ class Operator:
         audit: AuditSink | None,
         now: Callable[[], Instant],
         reason: str,
+        ending: Callable[[TenantId], bool] = lambda tenant: False,
     ) -> None:
         if audit is None:
             raise MisuseError("an operator acts only where it is written down: build the tenancy with audit=")
         self.reason = _checked(reason)
-        self._names, self._generation = names, generation
+        self._names, self._generation, self._ending = names, generation, ending
         self._audit, self._now = audit, now
         self._binding: Binding | None = None
 
@@ -170,11 +171,12 @@ class Operator:
 
         Raises:
             InvalidNameError: An id or a name cannot be one; nothing was copied.
-            MisuseError: Outside the block; *source* is *target*; or *copy* is a coroutine function, which `copy_async`
-                takes.
+            MisuseError: Outside the block; *source* is *target*; *target* is being deleted, or that begins on the way;
+                or *copy* is a coroutine function, which `copy_async` takes.
         """
         pairs = self._pairs(source, target, names, kind)
         for done, (old, new) in enumerate(pairs):
+            self._may_go_to(target)
             result = copy(old, new)
             if isinstance(result, Awaitable):
                 _close(result)
@@ -193,6 +195,7 @@ class Operator:
         """Copy as `copy` does, with a coroutine function, one name after the other."""
         pairs = self._pairs(source, target, names, kind)
         for old, new in pairs:
+            self._may_go_to(target)
             await copy(old, new)
         return len(pairs)
 
@@ -203,10 +206,15 @@ class Operator:
         ours, theirs = self._of(source), self._of(target)
         if source == target:
             raise MisuseError("source and target are one tenant, which copies within itself by its own handle")
+        self._may_go_to(target)
         logical = list(names)
         old, new = kind(ours).keys(logical), kind(theirs).keys(logical)
         self._write("copy", tenant=source, target=target, count=len(logical))
         return list(zip(old, new, strict=True))
+
+    def _may_go_to(self, target: TenantId) -> None:
+        if self._ending(target):
+            raise MisuseError("the target is deleted, or being deleted: what is copied there would outlive the purge")
 
     def _of(self, tenant: TenantId) -> TenantNames:
         self._at_work()

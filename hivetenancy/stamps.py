@@ -132,6 +132,9 @@ class StampPress:
     def __repr__(self) -> str:
         return "<StampPress>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled: build it in the process that needs it")
+
     def issue(self, context: TenantContext, *, purpose: str, seconds: float, now: Instant) -> TenantStamp:
         """Return a stamp for the tenant of *context*.
 
@@ -286,7 +289,7 @@ class StampBlock:
         services: The tenancy.
     """
 
-    __slots__ = ("_binding", "_leave", "_limits", "_press", "_purpose", "_services", "_token")
+    __slots__ = ("_binding", "_entering", "_leave", "_limits", "_press", "_purpose", "_services", "_token")
 
     def __init__(
         self,
@@ -301,6 +304,7 @@ class StampBlock:
         self._press, self._limits, self._services = press, limits, services
         self._binding: Binding | None = None
         self._leave: Callable[[], None] | None = None
+        self._entering = False
 
     async def __aenter__(self) -> Tenant:
         refuse_generator(_getframe(1))
@@ -310,7 +314,11 @@ class StampBlock:
         stamp = self._read(now)
         limits = self._limits.try_limits(stamp.tenant_id, now=now)
         if limits is None:
-            limits = await self._limits.limits(stamp.tenant_id, now=now)
+            self._entering = True  # whoever enters it meanwhile would end the other's block, not its own
+            try:
+                limits = await self._limits.limits(stamp.tenant_id, now=now)
+            finally:
+                self._entering = False
         return self._bind(stamp, self._begin(stamp, limits))
 
     async def __aexit__(
@@ -333,7 +341,7 @@ class StampBlock:
         self._end()
 
     def _read(self, now: Instant) -> TenantStamp:
-        if self._binding is not None:
+        if self._binding is not None or self._entering:
             raise MisuseError("this block is open already; call act_for() for each piece of work")
         stamp = self._press.read(self._token, purpose=self._purpose, now=now)
         if isinstance(stamp, Reason):

@@ -11,7 +11,6 @@ write, after which neither an error nor a cancellation changes anything. Leaving
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from sys import _getframe
 from types import TracebackType
 from typing import Final, ParamSpec, Protocol, Self, TypeVar, cast
@@ -322,16 +321,21 @@ class Tenant:
         context: Tenant, key id and generation.
         id: The tenant's id.
         key_id: The id of the key that was used; ``None`` for work that no key started.
+        names: All of the tenant's names, for code that chooses the kind by itself.
+        kv: The tenant's keys.
 
     Concurrency:
         Any thread; what belongs to the engines is handed to the tenancy's loop.
     """
 
-    __slots__ = ("_life", "_names", "_services", "context", "id", "key_id")
+    # `kv` is most of what handles are for, and a slot takes half of what a property does.
+    __slots__ = ("_life", "_services", "context", "id", "key_id", "kv", "names")
 
     context: TenantContext
     id: TenantId
     key_id: KeyId | None
+    names: TenantNames
+    kv: NameScope[KeyKind]
 
     def __init__(
         self, context: TenantContext, names: TenantNames, services: Services, life: Life | None = None
@@ -339,7 +343,8 @@ class Tenant:
         self.context = context
         self.id = context.tenant_id
         self.key_id = context.key_id
-        self._names = names
+        self.names = names
+        self.kv = names.kv
         self._services = services
         self._life = life  # None: standalone mode, where nobody is ever fenced off
 
@@ -349,94 +354,84 @@ class Tenant:
     # --- names ---
 
     @property
-    def kv(self) -> NameScope[KeyKind]:
-        """The tenant's keys."""
-        return self._names.kv
-
-    @property
     def hashes(self) -> NameScope[HashKind]:
         """The tenant's hashes."""
-        return self._names.hashes
+        return self.names.hashes
 
     @property
     def lists(self) -> NameScope[ListKind]:
         """The tenant's lists."""
-        return self._names.lists
+        return self.names.lists
 
     @property
     def sets(self) -> NameScope[SetKind]:
         """The tenant's sets."""
-        return self._names.sets
+        return self.names.sets
 
     @property
     def sorted_sets(self) -> NameScope[SortedSetKind]:
         """The tenant's sorted sets."""
-        return self._names.sorted_sets
+        return self.names.sorted_sets
 
     @property
     def bitmaps(self) -> NameScope[BitmapKind]:
         """The tenant's bitmaps."""
-        return self._names.bitmaps
+        return self.names.bitmaps
 
     @property
     def hyperloglogs(self) -> NameScope[HyperLogLogKind]:
         """The tenant's HyperLogLogs."""
-        return self._names.hyperloglogs
+        return self.names.hyperloglogs
 
     @property
     def geo(self) -> NameScope[GeoKind]:
         """The tenant's geospatial indexes."""
-        return self._names.geo
+        return self.names.geo
 
     @property
     def streams(self) -> NameScope[StreamKind]:
         """The tenant's streams."""
-        return self._names.streams
+        return self.names.streams
 
     @property
     def locks(self) -> NameScope[LockKind]:
         """The tenant's locks."""
-        return self._names.locks
+        return self.names.locks
 
     @property
     def collections(self) -> NameScope[CollectionKind]:
         """The tenant's collections."""
-        return self._names.collections
+        return self.names.collections
 
     @property
     def queues(self) -> NameScope[QueueKind]:
         """The tenant's queues."""
-        return self._names.queues
+        return self.names.queues
 
     @property
     def topics(self) -> NameScope[TopicKind]:
         """The tenant's topics."""
-        return self._names.topics
+        return self.names.topics
 
     @property
     def channels(self) -> NameScope[ChannelKind]:
         """The tenant's channels."""
-        return self._names.channels
+        return self.names.channels
 
     @property
     def blobs(self) -> NameScope[BlobKind]:
         """The tenant's blobs."""
-        return self._names.blobs
+        return self.names.blobs
 
     @property
     def files(self) -> FileScope:
         """The tenant's files and directories."""
-        return self._names.files
+        return self.names.files
 
     @property
     def graph(self) -> GraphNames:
         """What the tenant names in a graph."""
-        return self._names.graph
-
-    @property
-    def names(self) -> TenantNames:
-        """All of the tenant's names, for code that chooses the kind by itself."""
-        return self._names
+        return self.names.graph
 
     # --- amounts ---
 
@@ -533,9 +528,11 @@ class Tenant:
     def _mine(self) -> Bound:
         """Return what to bind: the running request if it is this tenant's, since its answer waits for tickets."""
         here = bound.get()
-        with suppress(MissingTenantError):  # a public route has none
+        try:
             if here is not None and here.tenant is self:
                 return here
+        except MissingTenantError:
+            pass  # a public route has none
         return _Detached(self)
 
     # --- for the blocks of this file ---
@@ -723,6 +720,9 @@ def announce_cluster() -> None:
     _Process.cluster = True
 
 
+_here: Final = bound.get
+
+
 def current_tenant() -> Tenant:
     """Return the tenant that the running code acts for.
 
@@ -732,10 +732,9 @@ def current_tenant() -> Tenant:
         MissingTenantError: Cluster mode, and no tenant is bound here: outside a request, on a public route, or in a
             thread or executor that was started without ``tenant.bind(fn)``.
     """
-    here = bound.get()
+    here = _here()
     if here is not None:
-        tenant: Tenant = here.tenant  # type: ignore[assignment]  # a cast would be a call, on every request's way
-        return tenant
+        return here.tenant  # type: ignore[return-value]  # a cast would be a call, on every request's way
     if _Process.standalone is not None and not _Process.cluster:
         return _Process.standalone
     raise MissingTenantError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import pickle
 import random
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Hashable, Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -238,12 +239,26 @@ def test_random_walk_stays_within_its_bounds() -> None:
         {"max_entries": 5, "max_per_tenant": 6},
         {"ttl_seconds": 0},
         {"ttl_seconds": float("nan")},
+        {"ttl_seconds": float("inf")},
     ],
 )
 def test_a_cache_that_cannot_be(wrong: dict[str, Any]) -> None:
     """Bounds that make no sense are refused when it is built."""
     with pytest.raises(ConfigurationError):
         TenantCache(**wrong)
+
+
+def test_a_key_that_is_none_leaves_all_as_it_was() -> None:
+    """What cannot be hashed raises; no empty share is left, and nothing of an earlier life is dropped for it."""
+    cache, none = TenantCache(), cast("Hashable", [])
+    with a_tenant("acme").bound():
+        with pytest.raises(TypeError):
+            cache.put("kind", none, 1)
+        assert cache._shares == {}
+        cache.put("kind", 1, 1)
+    with a_tenant("acme", generation=2).bound(), pytest.raises(TypeError):
+        cache.put("kind", none, 1)
+    assert len(cache) == 1
 
 
 # --- content ----------------------------------------------------------------------------------------------------------
@@ -274,6 +289,12 @@ def test_a18_the_same_content_has_another_id_for_each_tenant() -> None:
     assert repr(ContentIds()) == "<ContentIds>"
     with pytest.raises(ConfigurationError, match="at least 32 bytes"):
         ContentIds(b"short")
+
+
+def test_the_secret_of_content_ids_is_not_pickled() -> None:
+    """It would leave the process in every copy of what holds it."""
+    with pytest.raises(TypeError, match="a secret is not pickled"):
+        pickle.dumps(ContentIds(b"s" * 32))
 
 
 def test_a18_a_plain_content_hash_tells() -> None:

@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from typing import Any
 
 import pytest
@@ -400,6 +400,22 @@ async def test_a27_nothing_is_bound_around_a_yield() -> None:
         await anext(answers())
     with pytest.raises(MisuseError, match="around a yield"):
         next(ACME.bound().__enter__() for _ in range(1))
+
+    def stacked() -> Iterator[str]:
+        with ExitStack() as stack:
+            stack.enter_context(ACME.bound())
+            yield who()
+
+    async def stacked_too() -> AsyncIterator[str]:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(ACME.bound())
+            yield who()
+
+    with BETA.bound():
+        with pytest.raises(MisuseError, match=r"around a yield: .*stacked is a generator"):
+            next(stacked())
+        with pytest.raises(MisuseError, match=r"around a yield: .*stacked_too is a generator"):
+            await anext(stacked_too())
     for work in (values, answers, lambda: values(), lambda: answers()):
         with pytest.raises(MisuseError, match=rf"^{re.escape(repr(work))} makes a generator, which cannot be bound"):
             ACME.bind(work)()

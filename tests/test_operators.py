@@ -236,3 +236,33 @@ async def test_a48_operators_of_both_modes(caplog: pytest.LogCaptureFixture) -> 
     ]
     assert issubclass(OperatorEvent, AuditEvent)
     assert isinstance(LoggingAudit(), LoggingAudit)
+
+
+async def _nothing(old: object, new: object) -> None:
+    """A copy that copies nothing."""
+
+
+@pytest.mark.anyio
+async def test_a48_a39_nothing_is_copied_to_a_tenant_that_is_being_deleted() -> None:
+    """Before the first name and before each further one it is asked; without the question all would be copied."""
+    copied: list[object] = []
+    gone: set[str] = set()
+
+    def operator(*, asks: bool = True) -> Operator:
+        ending = (lambda tenant: tenant in gone) if asks else (lambda tenant: False)
+        return Operator(
+            NAMES, generation=lambda tenant: 1, ending=ending, audit=Sink(), now=ManualClock().now, reason="why"
+        )
+
+    def copy(old: object, new: object) -> None:
+        copied.append(new)
+        gone.add("beta")  # the deletion begins meanwhile
+
+    with operator() as acting, pytest.raises(MisuseError, match="being deleted"):
+        acting.copy(TenantId("acme"), TenantId("beta"), ["a", "b"], copy, kind=keys)
+    assert len(copied) == 1
+    async with operator() as acting:
+        with pytest.raises(MisuseError, match="being deleted"):
+            await acting.copy_async(TenantId("acme"), TenantId("beta"), ["a"], _nothing, kind=keys)
+    with operator(asks=False) as acting:
+        assert acting.copy(TenantId("acme"), TenantId("beta"), ["a", "b"], copy, kind=keys) == 2

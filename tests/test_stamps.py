@@ -7,12 +7,13 @@ import base64
 import hashlib
 import hmac
 import json
+import pickle
 import random
 import string
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -33,6 +34,7 @@ from hivetenancy.lifecycle.protocol import Standing, State
 from hivetenancy.stamps import MAX_STAMP_CHARACTERS, SKEW_US, ClusterSecret, StampPress, TenantStamp
 from hivetenancy.tenant import Tenant
 from hivetenancy.testing import FakeHiveHub, ManualClock
+from tests import tenants
 from tests.tenants import Sink, a_process, who
 from tests.tiers import examples
 
@@ -81,6 +83,9 @@ def test_a_stamp_is_shown_nowhere() -> None:
     assert stamp.token.rpartition(".")[2] not in f"{stamp} {PRESS!r} {vars(type(stamp))!r}"
     assert repr(ClusterSecret(SECRET)) == "<ClusterSecret, shared>"
     assert repr(ClusterSecret()) == "<ClusterSecret, of this process>"
+    for secret in (PRESS, ClusterSecret(SECRET)):
+        with pytest.raises(TypeError, match="a secret is not pickled"):
+            pickle.dumps(secret)
 
 
 CHANGES = ("other secret", "other purpose", "expired", "not yet", "a changed bit", "another mac", "an older version")
@@ -542,6 +547,44 @@ async def test_misuse_of_a_block() -> None:
             made.there.act_for(stamp, purpose="")
     with pytest.raises(MisuseError, match="not running"):
         await act(made.there, stamp)
+
+
+async def test_a46_a_tenant_of_another_cluster_is_not_stamped() -> None:
+    """Two clusters in one process may have one id for two tenants; a stamp of the wrong one would act for the other."""
+    async with nodes() as made:
+        for stranger in (made.handle(made.foreign), tenants.ACME):
+            with pytest.raises(MisuseError, match="another tenancy's"):
+                made.here.stamp(stranger, purpose="reindex", seconds=60)
+
+
+async def test_a_block_is_entered_once_at_a_time() -> None:
+    """Two tasks enter one block while the limits are awaited: one is refused, and neither keeps a tenant behind it."""
+    async with nodes() as made:
+        told = asyncio.Event()
+
+        class Slow:
+            def try_limits(self, tenant: Any, *, now: Any) -> None:
+                return None
+
+            async def limits(self, tenant: Any, *, now: Any) -> Any:
+                await told.wait()
+                return await made.there._limits.limits(tenant, now=now)
+
+        block = made.there.act_for(made.stamp(), purpose="reindex")
+        block._limits = cast("Any", Slow())
+
+        async def works() -> str:
+            async with block:
+                await asyncio.sleep(0)
+            return who()
+
+        tasks = [asyncio.create_task(works()) for _ in range(2)]
+        await asyncio.sleep(0)
+        told.set()
+        first, second = await asyncio.gather(*tasks, return_exceptions=True)
+        assert first == "nobody"
+        assert isinstance(second, MisuseError)
+        assert made.there.gate.fence.life(made.tenants[0].id).busy == 0
 
 
 async def test_a_secret_of_this_process_is_nobody_elses() -> None:

@@ -24,6 +24,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from enum import StrEnum
+from sys import _getframe
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import quote
@@ -31,7 +32,7 @@ from urllib.parse import quote
 from hivetenancy.access_keys.format import credential_from_text
 from hivetenancy.clock import SECOND_US
 from hivetenancy.connections import OpenConnection
-from hivetenancy.context import Bound, bound
+from hivetenancy.context import Bound, bound, refuse_generator
 from hivetenancy.decision import Reason, Refusal
 from hivetenancy.errors import DeniedError, InvalidNameError, MisuseError, UnavailableError
 from hivetenancy.gate import Admission, Caller
@@ -347,6 +348,7 @@ class _Admitted:
     async def __aenter__(self) -> Tenant:
         if self._admission is not None:
             raise MisuseError("this block is open already; call admit() for each command")
+        refuse_generator(_getframe(1))
         admission = await self._connection._admit(self._name, self._cost)
         self._admission = admission
         self._before = bound.get()
@@ -429,6 +431,7 @@ class _Free:
         self._before: Bound | None = None
 
     async def __aenter__(self) -> Tenant:
+        refuse_generator(_getframe(1))
         self._before = bound.get()
         bound.set(bound_to(self._tenant))
         return self._tenant

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,10 @@ def run(options: argparse.Namespace) -> int:
         tested = power(subject, chosen, known=known) if options.power else None
     except ConfigurationError as error:
         print(f"hivetenancy conform: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:  # noqa: BLE001 - of the subject's own code; left alone it would end with the code of a leak
+        traceback.print_exc()
+        print(f"hivetenancy conform: the subject failed outside of a call: {error!r}", file=sys.stderr)
         return 2
     print(report)
     if tested is not None:

@@ -42,8 +42,13 @@ def run(options: argparse.Namespace) -> int:
     else:
         for each in found:
             print(each)
-        print(f"{len(found)} findings in {len(files)} files" if found else f"{len(files)} files, nothing found")
+        of = _counted(len(files), "file")
+        print(f"{_counted(len(found), 'finding')} in {of}" if found else f"{of}, nothing found")
     return 1 if found else 0
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _wrong(message: str) -> int:

@@ -38,6 +38,7 @@ class Life:
         generation: Which life, from 1.
         admits: Effects that new work may have; ``None``: all.
         shut: Whether no new work at all is let in.
+        ending: Whether it is being deleted or was: not even an operator puts anything there.
         over: Whether not even work under way may go on: it has been waited for.
         running: Admissions that are open. Of the home thread.
         detached: A token for each piece of bound work that runs, in whatever thread.
@@ -45,7 +46,18 @@ class Life:
             admission is closed already but a background task of the framework still works. Of the home thread.
     """
 
-    __slots__ = ("__weakref__", "admits", "detached", "generation", "over", "requests", "running", "shut", "tenant")
+    __slots__ = (
+        "__weakref__",
+        "admits",
+        "detached",
+        "ending",
+        "generation",
+        "over",
+        "requests",
+        "running",
+        "shut",
+        "tenant",
+    )
 
     def __init__(self, tenant: TenantId, standing: Standing) -> None:
         self.tenant = tenant
@@ -62,6 +74,7 @@ class Life:
         """Admit from now on what *state* admits."""
         self.admits: frozenset[Effect] | None = ADMITS[state]
         self.over = state is State.DELETED
+        self.ending = state in (State.DELETING, State.DELETED)
         self.shut = self.admits is not None and not self.admits  # last: whoever sees it sees the rest
 
     @property

@@ -54,8 +54,8 @@ def check_bytes(name: bytes) -> None:
 def check_no_way_out(name: str) -> None:
     """Raise where *name*, once it is part of an address, could climb out of what stands before it.
 
-    Clients and servers resolve ``..`` in the path of a URL, however it is spelt, before anybody looks whose it is: httpx
-    and yarl make ``tenants/b/x`` of ``tenants/a/../b/x`` (RFC 3986, section 5.2.4).
+    Clients and servers resolve ``..`` in the path of a URL, however it is spelt, before anybody looks whose it is:
+    httpx and yarl make ``tenants/b/x`` of ``tenants/a/../b/x`` (RFC 3986, section 5.2.4).
     """
     if "." not in name and "%" not in name:
         return

@@ -44,7 +44,9 @@ class Unsent(StrEnum):
     SYNTAX = "syntax error in"
     NAME = "a name is empty, too long or no pattern in"
     TRANSACTION = "not within a transaction: command"
+    ATTACHED = "not while keys are watched or channels subscribed: command"
     SUBSCRIPTIONS = "too many subscriptions on this connection for"
+    HELD = "too many commands queued or keys watched for"
 
 
 class CommandRefusedError(TenancyError):

@@ -30,6 +30,8 @@ _OK: Final = b"+OK\r\n"
 _QUEUED: Final = b"+QUEUED\r\n"
 SUBSCRIPTIONS: Final = 1_024
 """How many channels and patterns one connection may be subscribed to, where nothing else is said."""
+HELD: Final = 10_000
+"""How many commands a transaction may queue, and how many keys a connection may watch, where nothing else is said."""
 _OUTSIDE: Final = frozenset({Shape.SWEEP, Shape.SCAN, Shape.CONFIRMATIONS})
 
 
@@ -60,17 +62,35 @@ class CommandSession:
         subscriptions: How many channels and patterns, together, the connection may be subscribed to. The session and
             the server remember each by name until it is given up, so without a bound one connection could fill either.
             Those that were asked for count until they are answered, also where they are held already.
+        held: How many commands a transaction may queue, and how many keys may be watched. Both are remembered here or
+            by the server until the transaction ends; without a bound they could fill it.
 
     Concurrency:
         Belongs to one task or loop; nothing here waits.
     """
 
-    __slots__ = ("_asked", "_awaited", "_limit", "_multi", "_queue", "_spoiled", "_subscriptions", "protocol", "scope")
+    __slots__ = (
+        "_asked",
+        "_awaited",
+        "_held",
+        "_limit",
+        "_multi",
+        "_queue",
+        "_queued",
+        "_spoiled",
+        "_subscriptions",
+        "_watched",
+        "protocol",
+        "scope",
+    )
 
-    def __init__(self, scope: CommandScope, *, protocol: int = 2, subscriptions: int = SUBSCRIPTIONS) -> None:
+    def __init__(
+        self, scope: CommandScope, *, protocol: int = 2, subscriptions: int = SUBSCRIPTIONS, held: int = HELD
+    ) -> None:
         self.scope, self.protocol = scope, protocol
         self._awaited: deque[_Awaited] = deque()
         self._multi = self._spoiled = False  # as sent
+        self._held, self._queued, self._watched = held, 0, 0  # as sent
         self._queue: list[ScopedCommand] | None = None  # as answered
         self._subscriptions: dict[bytes, set[object]] = {b"": set(), b"p": set(), b"s": set()}
         self._limit, self._asked = subscriptions, 0  # asked: sent and not yet confirmed
@@ -90,6 +110,14 @@ class CommandSession:
         """Whether messages may come."""
         return any(self._subscriptions.values())
 
+    @property
+    def attached(self) -> bool:
+        """Whether this connection to the server holds what another one would not: watched keys, subscriptions.
+
+        To go on with another would be to forget them, and the client would not know.
+        """
+        return bool(self._watched) or self._multi or self.subscribed
+
     # --- towards the server ------------------------------------------------------------------------------------------
 
     def send(self, args: Sequence[bytes]) -> ScopedCommand:
@@ -106,6 +134,7 @@ class CommandSession:
             command = self.scope.scope(args)
             if self._multi and command.command.shape in _OUTSIDE:
                 raise CommandRefusedError(Unsent.TRANSACTION, command.command.name)
+            self._hold(command)
             self._reserve(command)
         except CommandRefusedError:
             self.spoil()
@@ -113,14 +142,26 @@ class CommandSession:
         if is_swept(command):
             return command
         name, aborts = command.command.name, False
+        self._queued += self._multi
         if name == "MULTI":
-            self._multi = True
+            self._multi, self._queued = True, 0
         elif name in ("EXEC", "DISCARD"):
             if name == "EXEC" and self._spoiled:
                 command, aborts = self.scope.scope([b"DISCARD"]), True
             self._multi = self._spoiled = False
+        if name == "WATCH":
+            self._watched += len(command.words) - 1
+        elif name in ("UNWATCH", "EXEC", "DISCARD"):
+            self._watched = 0
         self._awaited.append(_Awaited(command, aborts=aborts))
         return command
+
+    def _hold(self, command: ScopedCommand) -> None:
+        """Refuse what would have a transaction or the watch of a connection grow without end."""
+        name = command.command.name
+        queued = self._multi and self._queued >= self._held and name not in ("EXEC", "DISCARD")
+        if queued or (name == "WATCH" and self._watched + len(command.words) - 1 > self._held):
+            raise CommandRefusedError(Unsent.HELD, name)
 
     def _reserve(self, command: ScopedCommand) -> None:
         """Count what *command* subscribes to, or refuse it."""

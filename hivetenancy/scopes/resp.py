@@ -10,6 +10,7 @@ Every announced length is checked against a cap before anything is made or await
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ from typing import Final
 from hivetenancy.errors import TenancyError
 
 _END: Final = b"\r\n"
+_CR, _LF = _END
+_BULK_HEAD: Final = re.compile(rb"\$([0-9]{1,10})\r\n").match
 _HEAD_MAX: Final = 32
 _LINE_MAX: Final = 64 * 1024
 _DEPTH_MAX: Final = 32
@@ -70,26 +73,32 @@ class Requests:
             if count is None:
                 return None
             self._words, self._left, self._bytes = [], count, 0
-        words, buffer = self._words, self._buffer
-        while self._left:
-            before = self._at
-            size = self._length(b"$", caps.word_bytes)
-            if size is None:
-                self._trim()
-                return None
+        words, buffer, at = self._words, self._buffer, self._at
+        for _ in range(self._left):
+            found = _BULK_HEAD(buffer, at)
+            if found is None:
+                self._at = at
+                self._length(b"$", caps.word_bytes)  # says what is wrong, where it is not just incomplete
+                break
+            size, start = int(found[1]), found.end()
+            if size > caps.word_bytes:
+                raise ProtocolError("invalid bulk length")
             if self._bytes + size > caps.command_bytes:
                 raise ProtocolError("too big command")
-            end = self._at + size
+            end = start + size
             if len(buffer) < end + 2:
-                self._at = before
-                self._trim()
-                return None
-            if buffer[end : end + 2] != _END:
+                break
+            if buffer[end] != _CR or buffer[end + 1] != _LF:
                 raise ProtocolError("expected CRLF behind an argument")
-            words.append(bytes(buffer[self._at : end]))
-            self._at, self._left, self._bytes = end + 2, self._left - 1, self._bytes + size
-        self._words = None
+            words.append(bytes(buffer[start:end]))
+            at = end + 2
+            self._left -= 1
+            self._bytes += size
+        self._at = at
         self._trim()
+        if self._left:
+            return None
+        self._words = None
         return words
 
     def _trim(self) -> None:

@@ -136,31 +136,37 @@ def _method(operation: StoreOperation, method: Call) -> Call:
     return call
 
 
+_NOTHING: Final = object()
+
+
 def _one_name(operation: StoreOperation, method: Call, whole: Call) -> Call:
     """Return the call of an operation whose first argument is its only name, and whose reply holds none."""
-    scope_of, most = attrgetter(operation.kind), len(operation.arguments)
+    scope_of, most = attrgetter(operation.kind), len(operation.arguments) - 1
 
-    def call(self: StoreFacade, /, *args: Any, **kwargs: Any) -> Any:
-        if kwargs or not 0 < len(args) <= most or type(args[0]) is bytes:
-            return whole(self, *args, **kwargs)
-        return method(scope_of(current_tenant()).key(args[0]), *args[1:])
+    def call(self: StoreFacade, name: Any = _NOTHING, /, *args: Any, **kwargs: Any) -> Any:
+        if type(name) is not str or kwargs or len(args) > most:
+            return whole(self, *(() if name is _NOTHING else (name, *args)), **kwargs)
+        physical = scope_of(current_tenant()).key(name)
+        # Handing on a tuple that is empty would cost as much as finding the tenant.
+        return method(physical, *args) if args else method(physical)
 
     return call
 
 
 def _any(operation: StoreOperation, method: Call) -> Call:
     """Return the call of any operation."""
-    order, scope_of = tuple(operation.arguments), attrgetter(operation.kind)
+    arguments, scope_of = _Arguments(operation), attrgetter(operation.kind)
+    read = None if operation.reply is Reply.VALUE else _READ[operation.reply]
 
     def call(self: StoreFacade, /, *args: Any, **kwargs: Any) -> Any:
         tenant = current_tenant()
         scope: Scope = scope_of(tenant)
-        positional, named = _physical(operation, order, scope, args, kwargs)
+        positional, named = arguments.physical(scope, args, kwargs)
         reply = method(*positional, **named)
-        if operation.reply is Reply.VALUE:
+        if read is None:
             return reply
-        reader = _Reader(self, tenant, scope, operation)
-        return reader.later(reply) if isawaitable(reply) else reader.read(reply)
+        reader = _Reader(self, tenant, scope, operation.name)
+        return _later(reader, reply, read) if isawaitable(reply) else read(reader, reply)
 
     return call
 
@@ -168,38 +174,71 @@ def _any(operation: StoreOperation, method: Call) -> Call:
 # --- what goes in ----------------------------------------------------------------------------------------------------
 
 
-def _physical(
-    operation: StoreOperation, order: Sequence[str], scope: Scope, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments as the store is to see them."""
-    rest = len(order) - 1 if order and operation.arguments[order[-1]] is Argument.EACH_NAME else None
-    if len(args) > len(order) and rest is None:
-        raise TypeError(f"{operation.name} takes {len(order)} arguments, as the table states it, not {len(args)}")
-    positional = [
-        _scoped(operation, order[at if rest is None else min(at, rest)], scope, value) for at, value in enumerate(args)
-    ]
-    given = order[: len(args)]
-    named: dict[str, Any] = {}
-    for name, value in kwargs.items():
-        if name not in operation.arguments or name in given or operation.arguments[name] is Argument.EACH_NAME:
-            raise TypeError(f"{operation.name}: {name!r} is no argument that the table states, or is given twice")
-        named[name] = _scoped(operation, name, scope, value)
-    for name in operation.needed:
-        if name not in given and name not in named:
-            raise TypeError(f"{operation.name}: {name!r} is missing")
-    for name in operation.filled:
-        if name not in given and name not in named:
-            named[name] = _scoped(operation, name, scope, None)
-    return positional, named
+class _Arguments:
+    """How the arguments of one operation become physical: all that can be known before a call."""
+
+    __slots__ = ("_each", "_enough", "_filled", "_name", "_needed", "_order", "_scoped")
+
+    def __init__(self, operation: StoreOperation) -> None:
+        self._name = operation.name
+        self._order = tuple(operation.arguments)
+        self._scoped = {name: _scoping(operation, name) for name in self._order}
+        last = operation.arguments[self._order[-1]] if self._order else None
+        self._each = self._order[-1] if last is Argument.EACH_NAME else None
+        self._needed, self._filled = operation.needed, operation.filled
+        asked = {*self._needed, *self._filled}
+        # So many arguments by position, and nothing is missing or to be filled in.
+        self._enough = max((place for place, name in enumerate(self._order, 1) if name in asked), default=0)
+
+    def physical(
+        self, scope: Scope, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], Mapping[str, Any]]:
+        """Return the arguments as the store is to see them."""
+        order, scoped = self._order, self._scoped
+        if len(args) > len(order):
+            if self._each is None:
+                raise TypeError(f"{self._name} takes {len(order)} arguments, as the table states it, not {len(args)}")
+            order = (*order, *([self._each] * (len(args) - len(order))))
+        positional = [scoped[name](scope, value) for name, value in zip(order, args, strict=False)]
+        if len(args) >= self._enough and not kwargs:
+            return positional, kwargs
+        return positional, self._named(scope, frozenset(order[: len(args)]), kwargs)
+
+    def _named(self, scope: Scope, given: Collection[str], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments by name, with those that are filled in."""
+        named: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            if name not in self._scoped or name in given or name == self._each:
+                raise TypeError(f"{self._name}: {name!r} is no argument that the table states, or is given twice")
+            named[name] = self._scoped[name](scope, value)
+        for name in self._needed:
+            if name not in given and name not in named:
+                raise TypeError(f"{self._name}: {name!r} is missing")
+        for name in self._filled:
+            if name not in given and name not in named:
+                named[name] = self._scoped[name](scope, None)
+        return named
 
 
-def _scoped(operation: StoreOperation, name: str, scope: Scope, value: Any) -> Any:
+def _scoping(operation: StoreOperation, name: str) -> Callable[[Scope, Any], Any]:
+    """Return what makes the argument *name* physical."""
     what = operation.arguments[name]
-    if what is Argument.VALUE:
-        return value
-    if what is Argument.PATTERN and value is None and operation.kind == "topics":
-        raise TypeError(f"{operation.name}: {name!r} is missing")
-    return _SCOPED[what](scope, value)
+    if what is not Argument.PATTERN or operation.kind != "topics":
+        return _SCOPED[what]
+
+    def topics(scope: Scope, value: Any) -> Any:
+        if value is None:
+            raise TypeError(f"{operation.name}: {name!r} is missing")
+        return _pattern(scope, value)
+
+    return topics
+
+
+def _value(scope: Scope, value: Any) -> Any:
+    return value
+
+
+_TEXTS: Final = (str, bytes)
 
 
 def _name(scope: Scope, value: Any) -> Any:
@@ -207,10 +246,15 @@ def _name(scope: Scope, value: Any) -> Any:
 
 
 def _names(scope: Scope, value: Any) -> list[Any]:
-    if isinstance(value, str | bytes):
+    if isinstance(value, _TEXTS):
         raise TypeError("a list of names is wanted, and one name was given")
     names = list(value)
-    return [_name(scope, each) for each in names] if bytes in map(type, names) else list(scope.keys(names))
+    try:
+        return scope.keys(names)
+    except InvalidNameError:
+        if bytes not in map(type, names):
+            raise
+    return [_name(scope, each) for each in names]
 
 
 def _named_values(scope: Scope, value: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -234,6 +278,7 @@ def _high(scope: Scope, value: Any) -> Any:
 
 
 _SCOPED: Final[Mapping[Argument, Callable[[Scope, Any], Any]]] = {
+    Argument.VALUE: _value,
     Argument.NAME: _name,
     Argument.EACH_NAME: _name,
     Argument.NAMES: _names,
@@ -253,33 +298,8 @@ class _Reader:
 
     __slots__ = ("_facade", "_operation", "_scope", "_tenant")
 
-    def __init__(self, facade: StoreFacade, tenant: Tenant, scope: Scope, operation: StoreOperation) -> None:
+    def __init__(self, facade: StoreFacade, tenant: Tenant, scope: Scope, operation: str) -> None:
         self._facade, self._tenant, self._scope, self._operation = facade, tenant, scope, operation
-
-    async def later(self, reply: Awaitable[Any]) -> Any:
-        return self.read(await reply)
-
-    def read(self, reply: Any) -> Any:
-        match self._operation.reply:
-            case Reply.NAME:
-                return None if reply is None else self.strip(reply)
-            case Reply.NAMES:
-                return [self.strip(name) for name in reply]
-            case Reply.PAIR:
-                return None if reply is None else self.pair(reply)
-            case Reply.PAIRS:
-                return [self.pair(each) for each in reply]
-            case Reply.NAMED_VALUES:
-                return {self.strip(name): value for name, value in reply.items()}
-            case Reply.PAGE:
-                cursor, names = reply
-                return cursor, [self.strip(name) for name in names]
-            case Reply.EACH_NAME:
-                return self.each(reply, self.strip)
-            case Reply.EACH_PAIR:
-                return self.each(reply, self.pair)
-            case Reply.VALUE:
-                return reply
 
     def strip(self, name: Any) -> Any:
         """Return the logical name; a foreign one raises, shown to nobody."""
@@ -287,7 +307,15 @@ class _Reader:
             return self._scope.binary.strip(name) if isinstance(name, bytes) else self._scope.strip(name)
         except InvalidNameError:
             pass
-        raise self._facade._foreign(self._tenant, self._operation.name, name)
+        raise self._facade._foreign(self._tenant, self._operation, name)
+
+    def names(self, names: Iterable[Any]) -> list[Any]:
+        found = list(names)
+        try:
+            return self._scope.strip_all(found)
+        except InvalidNameError:
+            pass  # they are bytes; or one is foreign, and looking at each tells which
+        return [self.strip(name) for name in found]
 
     def pair(self, pair: Sequence[Any]) -> Any:
         name, value = pair
@@ -302,7 +330,29 @@ class _Reader:
         """Refuse to give the next item to anybody but the tenant that asked."""
         here = current_tenant()
         if here is not self._tenant and not _same_life(here, self._tenant):
-            raise MisuseError(f"{self._operation.name}: this iterator belongs to another tenant's work")
+            raise MisuseError(f"{self._operation}: this iterator belongs to another tenant's work")
+
+
+async def _later(reader: _Reader, reply: Awaitable[Any], read: Callable[[_Reader, Any], Any]) -> Any:
+    return read(reader, await reply)
+
+
+def _page(reader: _Reader, reply: Any) -> Any:
+    cursor, names = reply
+    return cursor, reader.names(names)
+
+
+_READ: Final[Mapping[Reply, Callable[[_Reader, Any], Any]]] = {
+    Reply.NAME: lambda reader, reply: None if reply is None else reader.strip(reply),
+    Reply.NAMES: lambda reader, reply: reader.names(reply),
+    Reply.PAIR: lambda reader, reply: None if reply is None else reader.pair(reply),
+    Reply.PAIRS: lambda reader, reply: [reader.pair(each) for each in reply],
+    Reply.NAMED_VALUES: lambda reader, reply: {reader.strip(name): value for name, value in reply.items()},
+    Reply.PAGE: _page,
+    Reply.EACH_NAME: lambda reader, reply: reader.each(reply, reader.strip),
+    Reply.EACH_PAIR: lambda reader, reply: reader.each(reply, reader.pair),
+}
+"""How each kind of reply is read; of a plain value nothing is."""
 
 
 def _same_life(one: Tenant, other: Tenant) -> bool:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any, Final, NoReturn, Self, TypeAlias
 
 from hivetenancy.errors import ConfigurationError, MissingTenantError, MisuseError
 from hivetenancy.hooks import IsolationEvent, IsolationKind, IsolationSink, LoggingAudit, subject_hash
-from hivetenancy.namespaces import NamespaceManager
+from hivetenancy.namespaces import NamespaceManager, TenantNames
 from hivetenancy.tenant import Tenant, current_tenant
 
 _log: Final = logging.getLogger("hivetenancy")
@@ -159,23 +160,18 @@ class GuardedStore:
     def __repr__(self) -> str:
         return f"<GuardedStore of {type(self._raw).__name__}, {self.trips} trips>"
 
-    def _pass(self, method: str, kind: str, found: Iterable[object]) -> None:
+    def _pass(self, method: str, prefix_of: Callable[[TenantNames], str], found: Iterable[object]) -> None:
         """Let a call through, or trip."""
         try:
             tenant = current_tenant()
         except MissingTenantError:
             self._trip(IsolationKind.MISSING_CONTEXT, None, method, b"")
             raise
-        begins = self._prefix(tenant, kind)
+        begins = prefix_of(tenant.names if self._names is None else self._names.for_tenant(tenant.context))
         for name in found:
             if not _mine(name, begins):
                 self._trip(IsolationKind.FOREIGN_NAME, tenant, method, name)
                 raise MisuseError(f"{method}: a physical name is not that of the tenant whose work this is")
-
-    def _prefix(self, tenant: Tenant, kind: str) -> str:
-        names = tenant.names if self._names is None else self._names.for_tenant(tenant.context)
-        prefix: str = getattr(names, kind).prefix
-        return prefix
 
     def _trip(self, what: IsolationKind, tenant: Tenant | None, method: str, name: object) -> None:
         self.trips += 1
@@ -191,12 +187,12 @@ class GuardedStore:
 
 def _mine(name: object, begins: str) -> bool:
     """Whether *name* begins as the tenant's names do. Not `owns`: this lock is not to be made of the same iron."""
+    if isinstance(name, str):
+        return name[: len(begins)] == begins
     if isinstance(name, _Bound):
         ends = begins and begins[:-1] + chr(ord(begins[-1]) + 1)
         return _mine(name.value, begins) or name.value in ((ends, ends.encode()) if ends else (None,))
-    if isinstance(name, bytes):
-        return name[: len(begins)] == begins.encode()  # a prefix is ASCII
-    return isinstance(name, str) and name[: len(begins)] == begins
+    return isinstance(name, bytes) and name[: len(begins)] == begins.encode()  # a prefix is ASCII
 
 
 class _Closed:
@@ -215,8 +211,10 @@ class _Closed:
 
 
 def _guarding(name: str, reader: Physical, kind: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    prefix_of: Callable[[TenantNames], str] = attrgetter(f"{kind}.prefix")
+
     def call(self: GuardedStore, /, *args: Any, **kwargs: Any) -> Any:
-        self._pass(name, kind, reader(args, kwargs))
+        self._pass(name, prefix_of, reader(args, kwargs))
         return method(*args, **kwargs)
 
     call.__name__ = name

@@ -1,10 +1,9 @@
-"""The library's own examples with mistakes that anybody could make: each is found."""
+"""The Starlette example with mistakes that anybody could make: each is found. `test_wired` has the others."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
 from types import ModuleType
@@ -16,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as Endpoint
 
-from examples import resp_server
 from hivetenancy import Tenancy, current_tenant, function
 from hivetenancy.testing.conformance import (
     Mapping,
@@ -24,19 +22,15 @@ from hivetenancy.testing.conformance import (
     Names,
     Operation,
     Options,
-    Pattern,
     Report,
-    Setting,
     Subject,
     Value,
     Verdict,
     examine,
 )
 from hivetenancy.testing.conformance.faulty import FAULTS
-from hivetenancy.testing.conformance.hosting import Hosted
 from hivetenancy.testing.conformance.http import HttpSubject, Route
 from hivetenancy.testing.conformance.power import power
-from hivetenancy.testing.conformance.resp import RespClient, RespRunning, RespSubject
 from tests.tiers import examples
 
 Mistake = Callable[[ModuleType], Callable[[Request], Any]]
@@ -185,79 +179,6 @@ def test_a_worker_that_the_first_tenant_started_is_found() -> None:
         routes: ClassVar[Any] = {**KeyValue.routes, "job": Route(method="GET", path="/jobs/{key}")}
 
     assert found_at(run(WithJobs(jobs=lazy))) == {"job"}
-
-
-class Resp(RespSubject):
-    """`examples/resp_server.py`, or one with a mistake."""
-
-    operations = (
-        Operation("set", effect="write", key=Name(), value=Value()),
-        Operation("get", key=Name()),
-        Operation("mget", keys=Names()),
-        Operation("delete", effect="write", key=Name()),
-        Operation("exists", keys=Names()),
-        Operation("scan", pattern=Pattern()),
-    )
-    commands: ClassVar[Any] = {
-        "set": ("SET", "{key}", "{value}"),
-        "get": ("GET", "{key}"),
-        "mget": ("MGET", "{keys}"),
-        "delete": ("DEL", "{key}"),
-        "exists": ("EXISTS", "{keys}"),
-        "scan": ("SCAN", "0", "MATCH", "{pattern}", "COUNT", "1000"),
-    }
-    alone = "single"
-
-    def __init__(self, mget: Any = None) -> None:
-        self.mget = mget
-
-    async def start(self, setting: Setting) -> RespRunning:
-        stack = AsyncExitStack()
-        hosted = Hosted(setting)
-        server = await stack.enter_async_context(resp_server.serve(hosted.tenancy, now_us=lambda: 1))
-        if self.mget is not None:
-            command = server.commands[b"MGET"]
-            server.commands[b"MGET"] = command._replace(run=lambda tenant, args: self.mget(server, tenant, args))
-        clients = {
-            one.id: await RespClient.open("127.0.0.1", server.port, ("AUTH", str(hosted.key(one.id))))
-            for one in setting.tenants
-        }
-        return _Stopping(self.commands, clients, hosted.secrets(), stack)
-
-    def normalise(self, observation: Any) -> Any:
-        """A scan promises no order."""
-        match observation:
-            case [cursor, list(found)]:
-                return [cursor, sorted(found)]
-        return observation
-
-
-class _Stopping(RespRunning):
-    def __init__(self, *arguments: Any) -> None:
-        *before, self._stack = arguments
-        super().__init__(*before)
-
-    async def stop(self) -> None:
-        await super().stop()
-        await self._stack.aclose()
-
-
-def test_the_resp_example_leaks_nothing() -> None:
-    """The example as it is passes, over sockets."""
-    report = examine(Resp(), Options(rounds=examples(1, 5), steps=examples(4, 40)))
-    assert not report.leaks, str(report)
-    assert not report.doubts, str(report)
-
-
-def test_a_forgotten_mget_is_found() -> None:
-    """A10: MGET that scopes no name but the first."""
-
-    async def mget(server: Any, tenant: Any, args: Any) -> object:
-        names = [str(tenant.kv.key(args[0].decode())), *(name.decode() for name in args[1:])]
-        items = [await server.store.get(name) for name in names]
-        return [None if item is None else item.value for item in items]
-
-    assert found_at(run(Resp(mget))) == {"mget"}
 
 
 def test_a_refused_route_is_no_leak() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -18,6 +19,7 @@ import pytest
 from hivetenancy.testing.conformance import (
     Handle,
     Name,
+    Names,
     Observable,
     Operation,
     Options,
@@ -29,6 +31,7 @@ from hivetenancy.testing.conformance import (
     Value,
     Verdict,
     examine,
+    runner,
 )
 from hivetenancy.testing.conformance.canaries import access_key, canary, describe, found, service_key, strangers
 from hivetenancy.testing.conformance.cliques import accepted, cliques
@@ -300,6 +303,94 @@ def test_what_is_seen_once_is_no_leak() -> None:
     report = run(Tiny(look))
     assert report.leaks == ()
     assert report.doubts[0].reason == "It was seen once, and not again."
+
+
+def test_a_foreign_mark_that_is_seen_once_is_a_leak() -> None:
+    """What was seen of another tenant has been there, whether it comes back or not; the report says which."""
+    seen: list[str] = []
+
+    def look(server: TinyRunning, tenant: str, key: str, arguments: Any) -> Any:
+        own = f"{[one.id for one in server.setting.tenants].index(tenant):04x}"
+        foreign = [value for value in server.rows.values() if strangers(value.encode(), own)]
+        if not seen and foreign and len(server.setting.tenants) > 1:
+            seen.extend(foreign)
+            return foreign
+        return server.rows.get(key)
+
+    report = run(Tiny(look), rounds=3)
+    assert report.verdict is Verdict.LEAK
+    assert report.leaks[0].finding.place.oracle == "canary"
+    assert report.leaks[0].finding.text.endswith("It was seen once, and not again in the same calls.")
+
+
+def test_a_mark_that_is_normalised_away_is_a_leak() -> None:
+    """Marks are looked for before an observation is normalised: a careless `normalise` hides none."""
+
+    class Careless(Tiny):
+        def normalise(self, observation: Any) -> Any:
+            return "an answer"
+
+    def look(server: TinyRunning, tenant: str, key: str, arguments: Any) -> Any:
+        return list(server.rows.values())
+
+    assert run(Careless(look)).cell("look", "direct", "canary").verdict is Verdict.LEAK
+
+
+@pytest.mark.parametrize("scoped", [True, False])
+def test_what_is_always_the_same_is_vacuous(scoped: bool) -> None:
+    """A read that is answered alike whatever was written proves nothing, unless it is said to be no tenant's."""
+    subject = Tiny(lambda server, tenant, key, arguments: "pong")
+    subject.operations = (Tiny.operations[0], Operation("look", key=Name(), scoped=scoped))
+    report = run(subject)
+    assert report.verdict is (Verdict.VACUOUS if scoped else Verdict.PASS)
+    assert report.cell("look", "direct", "equality").reason.startswith("every answer was the same" if scoped else "")
+
+
+def test_a_server_that_hangs_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What awaits for ever is bounded; a time-out of the server's own is an answer."""
+    monkeypatch.setattr(runner, "PATIENCE", 0.01)
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def fails() -> None:
+        raise TimeoutError("of my own")
+
+    report = run(Tiny(lambda *_: hang()))
+    assert report.stopped == "The server was gone 3 times."
+    assert "it did nothing for 0.01 seconds" in report.doubts[0].reason
+    assert run(Tiny(lambda *_: fails())).verdict is Verdict.VACUOUS
+
+
+ODD: Any = {
+    "empty": lambda server, key: server.rows.get(key) == "",
+    "long": lambda server, key: len(server.rows.get(key) or "") > 1_000,
+    "late": lambda server, key: len(server.rows) > 12,
+}
+
+
+@pytest.mark.parametrize("when", ODD)
+def test_what_leaks_seldom_is_found(when: str) -> None:
+    """Default settings find what leaks only where a value is empty or long, or only after many writes."""
+
+    def look(server: TinyRunning, tenant: str, key: str, arguments: Any) -> Any:
+        return list(server.rows.values()) if ODD[when](server, key) else server.rows.get(key)
+
+    assert examine(Tiny(look), Options(most_leaks=1)).verdict is Verdict.LEAK
+
+
+def test_what_leaks_in_long_lists_is_found() -> None:
+    """A server that scopes the first eight names of a list alone."""
+
+    class Batches(Tiny):
+        operations = (Tiny.operations[0], Operation("look", about="key", keys=Names()))
+
+    def look(server: TinyRunning, tenant: str, key: str, arguments: Any) -> Any:
+        names = server.setting.names_of(tenant).kv
+        late = [name for name in server.rows if any(name.endswith(one) for one in arguments["keys"][8:])]
+        return [server.rows.get(name) for name in [*map(str, names.keys(arguments["keys"][:8])), *late]]
+
+    assert examine(Batches(look), Options(most_leaks=1)).verdict is Verdict.LEAK
 
 
 def test_a_crash_is_no_leak() -> None:

@@ -269,6 +269,41 @@ def test_a_fault_that_is_not_used_is_no_fault_of_the_suite(tested: PowerReport) 
 HERE = "tests.conformance.test_reports"
 
 
+class Unstarted(Subject):
+    """Forgets how to start."""
+
+    operations = (GET,)
+
+
+class Uncalled(Unstarted):
+    """Forgets how to call."""
+
+    def start(self, setting: Setting) -> Any:
+        """Return what has no call."""
+        return Running()
+
+
+class Unrouted(HttpSubject):
+    """Forgets a route."""
+
+    operations = (GET,)
+
+
+class Down(Unstarted):
+    """Does not start today."""
+
+    def start(self, setting: Setting) -> Any:
+        """Fail as a driver does."""
+        raise OSError("the store is down")
+
+
+class Wanting(Unstarted):
+    """Cannot be made without an argument."""
+
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+
+
 def test_the_command_passes_a_clean_server(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 0, and a matrix on the terminal."""
     assert main(["conform", f"{HERE}:Plain", "--rounds", "1"]) == 0
@@ -298,6 +333,11 @@ def test_the_command_says_when_nothing_is_proven(capsys: pytest.CaptureFixture[s
         ("no_such_module:X", "cannot be imported"),
         (f"{HERE}:Nothing", "there is no Nothing in"),
         (f"{HERE}:NoSubject", "is no Subject"),
+        (f"{HERE}:Unstarted", "Unstarted has no method start"),
+        (f"{HERE}:Uncalled", "Running has no method call"),
+        (f"{HERE}:Unrouted", "no Route for operation 'get'"),
+        (f"{HERE}:Down", "failed outside of a call: OSError('the store is down')"),
+        (f"{HERE}:Wanting", "failed outside of a call: TypeError"),
     ],
 )
 def test_the_command_says_what_is_wrong_with_the_call(
@@ -370,6 +410,8 @@ def test_the_room_loads_nothing_until_it_is_asked() -> None:
         ((GET, GET), "names an operation twice: get"),
         ((Operation("x", h=Handle("cursor")),), "which none gives"),
         ((Operation("x", surfaces=("mcp",)),), "on no surface called 'mcp'"),
+        (GET, "one alone wants a comma"),
+        (("get",), "is a tuple of Operation"),
     ],
 )
 def test_a_wrong_subject_is_refused(operations: Any, message: str) -> None:

@@ -12,6 +12,8 @@ from hivetenancy.context import TenantContext
 from hivetenancy.errors import ConfigurationError, InvalidNameError, MisuseError
 from hivetenancy.ids import STANDALONE, KeyId, TenantId
 from hivetenancy.namespaces import TenantNames
+from hivetenancy.namespaces import prefix as prefix_module
+from hivetenancy.namespaces.names import check_no_way_out
 from hivetenancy.namespaces.patterns import DIALECTS
 from hivetenancy.namespaces.prefix import MAX_NAME_BYTES, IdentityNamespaces, PrefixNamespaces
 from hivetenancy.testing.contracts.namespaces import CASES, glob, scopes
@@ -37,7 +39,17 @@ CLIQUES = (
     ("#", ">", "$SYS", "+", "%2f", "/"),
 )
 
-logical = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+def of_every_kind(name: str) -> bool:
+    """Whether *name* may be a blob's, too, whose names become addresses: ``.`` and its like may not."""
+    try:
+        check_no_way_out(name)
+    except InvalidNameError:
+        return False
+    return True
+
+
+logical = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(of_every_kind)
 tenants = st.sampled_from([text for clique in CLIQUES for text in clique])
 
 
@@ -331,3 +343,32 @@ def test_d39_a_colon_in_a_name_broke_the_round_trip() -> None:
             assert scope.strip(physical) == name
     listed = [str(name) for name in names.kv.keys(["config:app", "plain"])]
     assert [names.kv.strip(name) for name in filter(glob(names.kv.pattern("config:*")), listed)] == ["config:app"]
+
+
+def test_a9_typed_names_are_stripped_to_plain_ones_and_foreign_ones_raise() -> None:
+    """A9: of a typed name, in text or bytes, what is left is plain; another tenant's raises, typed or not."""
+    mine, theirs = names_of(ACME).kv, names_of(OTHER).kv
+    assert type(mine.strip(str(mine.key("a")))) is type(mine.strip(mine.key("a"))) is str  # type: ignore[arg-type]
+    assert type(mine.binary.strip(mine.binary.key(b"a"))) is bytes  # type: ignore[arg-type]
+    pairs: list[tuple[Any, Any]] = [(mine, theirs.key("a")), (mine.binary, theirs.binary.key(b"a"))]
+    for scope, foreign in pairs:
+        with pytest.raises(InvalidNameError):
+            scope.strip(foreign)
+
+
+def test_several_names_are_refused_as_each_is() -> None:
+    """Many at once are written out for speed: what is refused, and why, is as one by one."""
+    scope = names_of(ACME).kv
+    for bad in ("", "x" * MAX_NAME_BYTES, scope.key("a"), b"a", None, 1, "\ud800"):
+        with pytest.raises(InvalidNameError) as one:
+            scope.key(bad)  # type: ignore[arg-type]
+        with pytest.raises(InvalidNameError) as many:
+            scope.keys(["a", bad])  # type: ignore[list-item]
+        assert str(one.value) == str(many.value)
+    assert scope.keys(["\u00e9", "a"]) == [scope.key("\u00e9"), scope.key("a")]
+
+
+def test_who_overrides_the_name_overrides_the_names() -> None:
+    """`keys` does not call `key`, so a kind with rules of its own that has one alone would pass what it refuses."""
+    for kind in prefix_module._PrefixScope.__subclasses__():
+        assert ("key" in vars(kind)) == ("keys" in vars(kind)), kind

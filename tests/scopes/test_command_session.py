@@ -555,3 +555,27 @@ def test_only_replies_are_encoded() -> None:
     for bad in (True, 1.5, None, "text", {}):
         with pytest.raises(TypeError):
             encode(bad)
+
+
+def test_a_transaction_and_a_watch_have_an_end() -> None:
+    """Commands in a queue and watched keys are bounded; what is over is refused, and EXEC then answers EXECABORT."""
+    made = CommandSession(scope(), held=3)
+
+    def refused(text: str) -> bool:
+        try:
+            made.send(words(text))
+        except CommandRefusedError as error:
+            return error.why is Unsent.HELD
+        return False
+
+    assert refused("WATCH a b c d")
+    assert not refused("WATCH a b c")
+    assert refused("WATCH d")
+    assert not refused("UNWATCH")
+    assert not refused("WATCH d")
+    assert not refused("MULTI")
+    assert [refused(f"SET a {n}") for n in range(5)] == [False, False, False, True, True]
+    assert made.send(words("EXEC")).command.name == "DISCARD"
+    assert not refused("MULTI")
+    assert not refused("SET a 1")
+    assert made.send(words("EXEC")).command.name == "EXEC"

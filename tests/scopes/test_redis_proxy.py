@@ -15,8 +15,11 @@ pytest.importorskip("redis", reason="redis-py is what talks to the proxy: pip in
 
 from redis import exceptions
 
+from hivetenancy.authority.plans import DEFAULT_PLANS
 from hivetenancy.hooks import IsolationKind
+from hivetenancy.plans import ConcurrencyPolicy
 from hivetenancy.scopes import command_session
+from tests.adapters.world import plan
 from tests.readme import ROOT
 from tests.scopes.live_redis import Raw
 from tests.scopes.served_proxy import command, proxy, served, until
@@ -234,6 +237,23 @@ async def test_answers_come_in_order(redis: Raw, redis_port: int) -> None:
         ]
 
 
+async def test_a_long_pipeline_waits_and_is_not_refused(redis: Raw, redis_port: int) -> None:
+    """Bulk loading by an ordinary client works under a plan that allows no more at once than the batch is deep."""
+    few = ConcurrencyPolicy(limit=proxy.DEPTH, name="at-once")
+    async with served(redis_port, plan(few)) as made, made.client() as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(4 * proxy.DEPTH):
+            pipe.set(f"n:{number}", number)
+        assert await pipe.execute() == [True] * (4 * proxy.DEPTH)
+        assert await client.dbsize() == 4 * proxy.DEPTH
+    assert min(plan_of(name) for name in ("pro", "enterprise")) > proxy.DEPTH
+
+
+def plan_of(name: str) -> int:
+    """How many requests a plan of the hub allows at once."""
+    return min(policy.limit for policy in DEFAULT_PLANS[name].rates if isinstance(policy, ConcurrencyPolicy))
+
+
 async def test_a20_a_scan_cursor_is_of_one_tenant(redis: Raw, redis_port: int) -> None:
     """A cursor works on any connection of its tenant; for another it is one that was never given."""
     async with served(redis_port) as made, made.client("a") as a, made.client("a") as again, made.client("b") as b:
@@ -270,6 +290,30 @@ async def test_a26_another_key_on_the_same_socket_starts_anew(redis: Raw, redis_
         assert await say(b"AUTH", b"default", made.keys["a"].secret.encode()) == b"+OK\r\n"
         assert await say(b"GET", b"k") == b"$8\r\n"
         assert await reader.readline() == b"a-canary\r\n"
+
+
+async def test_another_protocol_forgets_no_watch(redis: Raw, redis_port: int) -> None:
+    """It takes another connection to Redis, so it is refused while keys are watched or channels subscribed."""
+    async with served(redis_port) as made, made.raw("a") as (reader, writer):
+
+        async def say(*words: bytes) -> bytes:
+            writer.write(command(*words))
+            return await reader.readline()
+
+        refused = b"-ERR not while keys are watched or channels subscribed: command 'HELLO'\r\n"
+        assert await say(b"WATCH", b"k") == b"+OK\r\n"
+        assert await say(b"HELLO", b"3") == refused
+        async with made.raw("a") as (heard, other):
+            other.write(command(b"SET", b"k", b"changed"))
+            assert await heard.readline() == b"+OK\r\n"
+        assert await say(b"MULTI") == b"+OK\r\n"
+        assert await say(b"SET", b"k", b"mine") == b"+QUEUED\r\n"
+        assert await say(b"EXEC") == b"*-1\r\n"
+        assert await say(b"HELLO", b"3") == b"%7\r\n"
+        await reader.readuntil(b"modules\r\n*0\r\n")
+        assert (await say(b"SUBSCRIBE", b"c"))[:1] == b">"
+        await reader.readuntil(b":1\r\n")
+        assert await say(b"HELLO", b"2") == refused
 
 
 async def test_a26_a_connection_that_is_kept_would_stay_the_first_tenants(

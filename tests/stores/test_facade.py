@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from hivetenancy.errors import ConfigurationError, InvalidNameError, MissingTenantError, MisuseError
-from hivetenancy.hooks import IsolationKind
+from hivetenancy.hooks import IsolationKind, subject_hash
 from hivetenancy.ids import Effect
 from hivetenancy.namespaces.prefix import IdentityNamespaces
+from hivetenancy.stores import facade as facade_module
 from hivetenancy.stores.facade import StoreFacade
 from hivetenancy.stores.guarded import GuardedStore
 from hivetenancy.stores.operations import KINDS, Argument, Reply, StoreOperation
@@ -281,6 +282,21 @@ def test_a09_names_that_cannot_be_scoped_are_refused() -> None:
 # --- what the store must not return -----------------------------------------------------------------------------------
 
 LISTING = ("keys", "scan", "between", "first", "pop", "several", "scan_iter", "items_iter")
+
+
+def test_every_kind_of_reply_is_read() -> None:
+    """A kind that nobody reads would hand out physical names: each has its reader, but for plain values."""
+    assert set(facade_module._READ) == set(Reply) - {Reply.VALUE}
+
+
+def test_one_foreign_name_among_own_ones_is_told() -> None:
+    """A listing is cut at one go; where that fails, the name that is foreign is the one that is written down."""
+    raw, sink = RawStore(), Sink()
+    raw.keys = lambda pattern="*": ["user:acme:a", "user:beta:b", "user:acme:c"]  # type: ignore[method-assign]
+    store: Any = StoreFacade(raw, OPERATIONS, sink=sink)
+    with ACME.bound(), pytest.raises(MisuseError):
+        store.keys()
+    assert [event.subject_hash for event in sink.isolations] == [subject_hash("user:beta:b")]
 
 
 @pytest.mark.parametrize("name", LISTING)

@@ -224,7 +224,7 @@ def test_a_handle_that_was_built_wrongly_trips_a_guard_of_its_own_names() -> Non
     """Two tenants who share their names by a fault of the handle are stopped where the guard asks its own manager."""
     raw = RawStore()
     wrong = a_tenant("acme")
-    wrong._names = BETA.names
+    wrong.names, wrong.kv = BETA.names, BETA.kv
     own = GuardedStore(raw, GUARD, names=PrefixNamespaces(scheme="slug"))
     believing = GuardedStore(raw, GUARD)
     with wrong.bound():

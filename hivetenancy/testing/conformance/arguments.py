@@ -91,16 +91,31 @@ class Value(Argument):
         form: ``text``, or ``bytes``.
         common: How many of a hundred values are one that other tenants store too, unmarked: what is kept once for all
             who have it shows by these.
+        odd: How many of a hundred are empty, or, as many, long: some 1,500 characters. What holds for most values
+            is often done otherwise for these. 0 where the server makes a name of it.
     """
 
     form: Literal["text", "bytes"] = "text"
     common: int = 12
+    odd: int = 3
 
     def draw(self, draw: Draw, /) -> Any:
-        """Return a marked value, or a common one."""
-        common = draw.random.randrange(100) < self.common
-        text = f"common value {draw.random.randrange(2)}" if common else draw.canary()
+        """Return a marked value, a common one or an odd one."""
+        chance, odd = draw.random.randrange(100), self.common + self.odd
+        if chance < self.common:
+            text = f"common value {draw.random.randrange(2)}"
+        else:
+            text = "" if chance < odd else draw.canary() + ("." * _LONG if chance < odd + self.odd else "")
         return text.encode() if self.form == "bytes" else text
+
+
+_LONG: Final = 1_500
+_USUAL: Final = 4
+"""So many items most lists have at most; one in eight is longer."""
+
+
+def _length(random: Random, least: int, most: int) -> int:
+    return random.randint(least, most if random.randrange(8) == 0 else max(least, min(most, _USUAL)))
 
 
 #: Patterns of each dialect; ``{}`` stands for the beginning of a name.
@@ -191,23 +206,23 @@ class Several(Argument):
     Attributes:
         of: Their kind.
         least: How many there are at least.
-        most: How many there are at most.
+        most: How many there are at most. Where the server takes longer lists piece by piece, more than one piece.
     """
 
     of: Argument
     least: int = 1
-    most: int = 4
+    most: int = 20
 
     def draw(self, draw: Draw, /) -> Any:
         """Return a list."""
-        return [self.of.draw(draw) for _ in range(draw.random.randint(self.least, self.most))]
+        return [self.of.draw(draw) for _ in range(_length(draw.random, self.least, self.most))]
 
     def handles(self) -> frozenset[str]:
         """Return those of its items."""
         return self.of.handles()
 
 
-def Names(least: int = 1, most: int = 4) -> Several:  # noqa: N802 - reads as the argument that it is
+def Names(least: int = 1, most: int = 20) -> Several:  # noqa: N802 - reads as the argument that it is
     """Return the kind of argument that is a list of names."""
     return Several(Name(), least, most)
 
@@ -224,11 +239,11 @@ class Mapping(Argument):
 
     keys: Argument = Name()
     values: Argument = Value()
-    most: int = 3
+    most: int = 12
 
     def draw(self, draw: Draw, /) -> Any:
         """Return a dictionary."""
-        count = draw.random.randint(1, self.most)
+        count = _length(draw.random, 1, self.most)
         return {self.keys.draw(draw): self.values.draw(draw) for _ in range(count)}
 
     def handles(self) -> frozenset[str]:

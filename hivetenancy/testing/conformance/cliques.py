@@ -102,7 +102,23 @@ def context(one: str) -> TenantContext:
 
 
 _GLUE: Final = (":", "", "_", ".", "/")
-_ODD: Final = ("*", "a*", "[k]", "K", "k ", "user:k", "..", "k/../k", "k\u00e9", "a.b", "#", "{k}", "%", "k:1")
+_ODD: Final = (
+    "*",
+    "a*",
+    "[k]",
+    "K",
+    "k ",
+    "user:k",
+    "..",
+    "k/../k",
+    "k\u00e9",
+    "a.b",
+    "#",
+    "{k}",
+    "%",
+    "k:1",
+    "k" * 72,
+)
 _KINDS: Final = ("kv", "collections", "topics", "blobs", "channels")
 
 

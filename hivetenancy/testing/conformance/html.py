@@ -14,7 +14,7 @@ from .page import SCRIPT, STYLE
 from .power import Outcome, PowerReport
 from .runner import OUTSIDE, Place, Shown
 from .text import call, shown
-from .verdicts import COLUMNS, TELLING_SHARE, Cell, Leak, Report, Verdict, also, difference, place, rows
+from .verdicts import COLUMNS, TELLING_SHARE, Cell, Leak, Report, Verdict, also, difference, place, refused, rows
 
 _SAID: Final = {
     Verdict.PASS: ("Isolated", "Each tenant observed just what it would observe alone."),
@@ -66,14 +66,14 @@ def as_html(report: Report, power: PowerReport | None = None) -> str:
 
 def _head(report: Report) -> str:
     word, sentence = _SAID[report.verdict]
-    seeds = f"{report.seeds[0]}" if len(report.seeds) == 1 else f"{report.seeds[0]}\u2013{report.seeds[-1]}"
+    first, last = report.seeds[0], report.seeds[-1]
     figures = [
         (f"{len(report.groups)}", "leaks" if len(report.groups) != 1 else "leak"),
         (f"{report.calls:,}", "calls"),
         (f"{report.programs:,}", "programs"),
         (f"{report.calls_per_second:,}", "calls a second"),
         (f"{report.telling:.0%}", f"of reads told something (at least {TELLING_SHARE:.0%})"),
-        (seeds, "seed" if len(report.seeds) == 1 else "seeds"),
+        (f"{len(report.seeds)}", f"seed ({first})" if first == last else f"seeds ({first}\u2013{last})"),
     ]
     items = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for value, label in figures)
     return (
@@ -88,7 +88,7 @@ def _head(report: Report) -> str:
 def _notes(report: Report) -> str:
     notes = [report.stopped] if report.stopped else []
     if report.refused_ids:
-        notes.append(f"Refused as tenant ids: {', '.join(map(repr, report.refused_ids))}.")
+        notes.append(refused(report))
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
@@ -107,7 +107,7 @@ def _card(number: int, group: Sequence[Leak]) -> str:
     leak = group[0]
     steps = "\n".join(_step(one, leak, last=one is leak.calls[-1]) for one in leak.calls)
     tenants = " ".join(_tenant(tenant, leak.ids) for tenant in sorted({one.step.tenant for one in leak.calls}))
-    about = "" if leak.clique == "nothing" else f" <em>Their ids matter: {escape(leak.clique)}.</em>"
+    about = "" if leak.clique == "nothing" else f" <em>What may confuse in their ids: {escape(leak.clique)}.</em>"
     return (
         f'<article class="leak" id="leak-{number}" aria-labelledby="leak-{number}-title">'
         f'<h3 id="leak-{number}-title"><a href="#leak-{number}">{number}</a> {escape(place(leak))}'

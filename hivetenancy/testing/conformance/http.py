@@ -18,6 +18,7 @@ import httpx
 
 from hivetenancy.adapters.exchange import ASGIApp
 from hivetenancy.compose import Tenancy
+from hivetenancy.errors import ConfigurationError
 
 from .hosting import Hosted
 from .subject import Running, ServerCrashedError, Setting, Subject
@@ -81,6 +82,9 @@ class HttpSubject(Subject):
 
     async def start(self, setting: Setting) -> Any:
         """Return the application, running."""
+        missing = [operation.name for operation in self.operations if operation.name not in self.routes]
+        if missing:
+            raise ConfigurationError(f"{type(self).__name__}.routes has no Route for operation {missing[0]!r}")
         hosted = Hosted(setting)
         transport = httpx.ASGITransport(app=self.app(hosted.tenancy), raise_app_exceptions=False)
         stack = AsyncExitStack()

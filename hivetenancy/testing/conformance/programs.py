@@ -169,6 +169,7 @@ class _Writer:
         self._reads = [self._of("read", tenant) for tenant in range(len(clique.ids))]
         self._writes = [self._of("write", tenant) for tenant in range(len(clique.ids))]
         self._purges = [self._of("purge", tenant) for tenant in range(len(clique.ids))]
+        self._lonely = _lonely(generator.operations)
 
     def _of(self, effect: str, tenant: int) -> _Ways:
         return [way for way in self._ways[tenant] if way[0].effect == effect]
@@ -210,14 +211,31 @@ class _Writer:
         self._sweep(written)
 
     def _sweep(self, written: tuple[Operation, str] | None = None) -> None:
-        """Everybody reads, mostly what *written* may have changed."""
+        """Everybody reads, mostly what *written* may have changed; one time in three all ask the very same first."""
+        if self._random.random() < 0.33:
+            self._ask_the_same(written)
         for tenant in self._everybody():
-            reads = self._reads[tenant]
-            near = [way for way in reads if written and _related(way[0], written[0])]
-            if near and self._random.random() < 0.8:
-                reads = near
+            reads = self._near(tenant, written)
             for way in self._random.sample(reads, min(len(reads), self._random.randint(1, 3))):
                 self._call(tenant, way)
+
+    def _ask_the_same(self, written: tuple[Operation, str] | None) -> None:
+        """Everybody asks one thing in the same words: what is kept of an answer shows in the next."""
+        tenants = self._everybody()
+        reads = [way for way in self._near(tenants[0], written) if not way[0].handles]
+        if not reads:
+            return
+        way, before = self._random.choice(reads), self._counter
+        arguments = self._call(tenants[0], way)
+        for tenant in tenants[1:]:
+            if way in self._reads[tenant] and self._counter == before:  # what is marked is asked by its owner alone
+                self._call(tenant, way, arguments)
+
+    def _near(self, tenant: int, written: tuple[Operation, str] | None) -> _Ways:
+        """Return the tenant's reads, four times in five those alone that *written* may have changed."""
+        reads = self._reads[tenant]
+        near = [way for way in reads if written and (way[0] in self._lonely or _related(way[0], written[0]))]
+        return near if near and self._random.random() < 0.8 else reads
 
     def _pass_handles(self) -> None:
         """One is given a handle, something happens, and it is used by its owner and by others."""
@@ -270,16 +288,22 @@ class _Writer:
         if ways[tenant]:
             self._call(tenant, self._random.choice(ways[tenant]))
 
-    def _call(self, tenant: int, way: tuple[Operation, str]) -> None:
+    def _call(
+        self, tenant: int, way: tuple[Operation, str], again: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Add a call with arguments of its own, or with those of another *again*; return them."""
         operation, surface = way
         self._tenant = tenant
         number = len(self._steps)
-        arguments = {name: kind.draw(self._draw) for name, kind in operation.arguments.items()}
+        arguments = (
+            {name: kind.draw(self._draw) for name, kind in operation.arguments.items()} if again is None else again
+        )
         self._steps.append(
             Step(number=number, tenant=tenant, operation=operation, surface=surface, arguments=arguments)
         )
         if operation.gives:
             self._given.setdefault(operation.gives, []).append((tenant, number))
+        return arguments
 
     def _canary(self) -> str:
         self._counter += 1
@@ -314,6 +338,12 @@ def _some(operations: Sequence[Operation], random: Random, around: Operation | N
     chosen |= {*random.sample(operations, 3), *([around] if around else [])}
     handles = frozenset[str]().union(*(one.handles | {one.gives or ""} for one in chosen))
     return chosen | {one for one in operations if one.gives in handles or one.handles & handles}
+
+
+def _lonely(operations: Sequence[Operation]) -> set[Operation]:
+    """Return the reads that are about what no write is about: they are tried after every write, or they never were."""
+    written = frozenset[str]().union(*(one.about for one in operations if one.effect == "write"))
+    return {one for one in operations if one.effect == "read" and not one.about & written}
 
 
 def _related(one: Operation, other: Operation) -> bool:

@@ -14,8 +14,9 @@ does not hide the next.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -89,6 +90,8 @@ class Tally:
         succeeded: Those that were no refusal.
         telling: Those whose answer told something.
         refusal: The last refusal, for a report on an operation that never succeeds.
+        seen: The first answer.
+        varied: Whether another answer than the first was ever given.
         handles: Calls with another tenant's handle.
         strange: Calls with a handle that is not the tenant's own, which tell nothing if all is well.
     """
@@ -97,6 +100,8 @@ class Tally:
     succeeded: int = 0
     telling: int = 0
     refusal: Any = None
+    seen: Any = None
+    varied: bool = False
     handles: int = 0
     strange: int = 0
 
@@ -140,15 +145,30 @@ class CrashedError(Exception):
         self.surface = surface
 
 
+PATIENCE: Final = 60.0
+"""Seconds that a server has for one thing before it is taken for gone. What does not await is not interrupted."""
+
+
 async def done(value: Any) -> Any:
-    """Return *value*, awaited where it has to be."""
-    return await value if inspect.isawaitable(value) else value
+    """Return *value*, awaited where it has to be; raises `ServerCrashedError` where that takes too long."""
+    return await _patiently(value) if inspect.isawaitable(value) else value
+
+
+async def _patiently(value: Awaitable[Any]) -> Any:
+    patience = asyncio.timeout(PATIENCE)
+    try:
+        async with patience:
+            return await value
+    except TimeoutError:
+        if patience.expired():
+            raise ServerCrashedError(f"it did nothing for {PATIENCE:g} seconds") from None
+        raise  # the server's own, which is an answer
 
 
 class _Side:
     """One server, and the handles that it gave."""
 
-    __slots__ = ("given", "renaming", "running", "shared", "stopped")
+    __slots__ = ("given", "raw", "renaming", "running", "shared", "stopped")
 
     def __init__(self, running: Running, *, shared: bool) -> None:
         self.running = running
@@ -156,6 +176,8 @@ class _Side:
         self.given: dict[int, Hashable] = {}
         self.renaming = Renaming()
         self.stopped = False
+        self.raw: Any = None
+        """The last answer before it was normalised."""
 
     def gave(self, step: Step, handle: Hashable) -> None:
         self.given[step.number] = handle
@@ -262,6 +284,9 @@ class Run:
             raise CrashedError(None, "start", "", error) from error
         if not isinstance(running, Running):
             raise ConfigurationError(f"{type(self._subject).__name__}.start returned {running!r}, which is no Running")
+        if type(running).call is Running.call:
+            owner = type(running).__name__
+            raise ConfigurationError(f"{owner} has no method call(tenant, operation, arguments, surface)")
         return _Side(running, shared=shared)
 
     async def _stop(self) -> None:
@@ -298,7 +323,7 @@ class Run:
             arguments = {name: self._spoken(value, filled[name]) for name, value in step.arguments.items()}
             self._record.append(Shown(step=step, arguments=arguments, shared=mine, alone=own))
         place = (step.operation.name, step.surface)
-        tags = self._strangers(step, answer)
+        tags = self._strangers(step, shared.raw)
         if tags and (found := self._say(Place(*place, "canary"), step, f"The answer holds {tags}.", mine, own)):
             return found
         if mine != own and (found := self._say(Place(*place, "equality"), step, "", mine, own)):
@@ -335,15 +360,18 @@ class Run:
         try:
             answer = side.running.call(tenant, step.operation.name, arguments, step.surface)
             if inspect.isawaitable(answer):
-                answer = await answer
+                answer = await _patiently(answer)
         except ServerCrashedError as error:
             raise CrashedError(step.number, step.operation.name, step.surface, error) from error
         except Exception as error:  # noqa: BLE001 - whatever a tenant observes is an observation
             answer = error
-        return plain(self._subject.normalise(plain(answer)))
+        side.raw = plain(answer)
+        return plain(self._subject.normalise(side.raw))
 
     def _count(self, step: Step, answer: Any, own: Any) -> None:
         tally = self._counts.tally(step.operation.name, step.surface)
+        tally.seen = own if not tally.calls else tally.seen
+        tally.varied = tally.varied or own != tally.seen
         tally.calls += 1
         if self._subject.succeeded(answer):
             tally.succeeded += 1

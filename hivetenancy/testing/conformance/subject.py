@@ -248,7 +248,10 @@ class Subject:
         return PrefixNamespaces(scheme=self.scheme)
 
     def normalise(self, observation: Any) -> Any:
-        """Return *observation* without what differs from one run to the next though nothing is wrong: times, ids."""
+        """Return *observation* without what differs from one run to the next though nothing is wrong: times, ids.
+
+        What no answer may hold, as other tenants' data, is looked for before.
+        """
         return observation
 
     def succeeded(self, observation: Any) -> bool:

@@ -211,6 +211,8 @@ def _vacuous(operation: Operation, tally: Tally, oracle: str) -> str:
         return f"never succeeded; the last answer was {tally.refusal!r}"[:300]
     if operation.effect == "read" and not tally.telling:
         return "every answer was empty"
+    if operation.effect == "read" and operation.scoped and not tally.varied:
+        return "every answer was the same, whatever was written; scoped=False says that it has to be"
     if oracle == "handles" and operation.handles and not tally.handles:
         return "never called with another tenant's handle"
     return ""
@@ -258,14 +260,23 @@ def _headline(report: Report) -> list[str]:
     lines = [
         f"{report.verdict}: {report.subject}",
         f"{report.programs} programs, {report.calls:,} calls in {report.seconds:.1f} s "
-        f"({report.calls_per_second:,} a second), seeds {report.seeds[0]} to {report.seeds[-1]}; "
+        f"({report.calls_per_second:,} a second), {_seeds(report.seeds)}; "
         f"{report.telling:.0%} of the reads told something.",
     ]
     if report.is_vacuous:
         lines.append(f"That is less than {TELLING_SHARE:.0%}: where hardly anything is to be seen, nothing can leak.")
     if report.refused_ids:
-        lines.append(f"Ids that the namespace manager refused: {', '.join(map(repr, report.refused_ids))}.")
+        lines.append(refused(report))
     return [*lines, *([report.stopped] if report.stopped else [])]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+
+
+def refused(report: Report) -> str:
+    """Return what was not tried, as nobody can be a tenant by it; in ASCII, for two such ids may look alike."""
+    return f"Not tried as tenant ids, because the names refuse them: {', '.join(map(ascii, report.refused_ids))}."
 
 
 def rows(report: Report) -> dict[tuple[str, str], dict[str, Cell]]:
@@ -299,7 +310,7 @@ def _leak(number: int, group: Sequence[Leak]) -> list[str]:
     leak = group[0]
     lines = [f"Leak {number}: {place(leak)} ({leak.finding.place.oracle}). {leak.finding.text}"]
     if leak.clique != "nothing":
-        lines.append(f"  It needs these tenant ids: {', '.join(map(repr, leak.ids))} ({leak.clique}).")
+        lines.append(f"  Seen with these tenant ids: {', '.join(map(ascii, leak.ids))} ({leak.clique}).")
     for step, one in enumerate(leak.calls, start=1):
         who = leak.ids[one.step.tenant]
         lines.append(f"  {step}. {who!r} on {one.step.surface}: {call(one, leak.ids)} -> {shown(one.shared, leak.ids)}")

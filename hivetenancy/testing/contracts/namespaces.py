@@ -8,8 +8,8 @@ other.
 from __future__ import annotations
 
 import posixpath
-from bisect import insort
 import re
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from operator import attrgetter

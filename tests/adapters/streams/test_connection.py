@@ -7,7 +7,7 @@ import gc
 import random
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -368,6 +368,25 @@ async def test_a_block_is_for_one_command() -> None:
                 await block.__aenter__()
         await peer.connection.aclose()
         assert await made.all_held() == {}
+
+
+async def test_a27_a_command_is_admitted_around_no_yield() -> None:
+    """The block binds its tenant, so in an async generator it is refused; nothing is held then."""
+    async with world() as made:
+        peer = await connected(made)
+
+        async def items() -> AsyncIterator[None]:
+            async with peer.connection.admit("kv.get"):
+                yield
+
+        async def stacked() -> AsyncIterator[None]:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(peer.connection.admit("kv.get"))
+                yield
+
+        for generator in (items, stacked):
+            with pytest.raises(MisuseError, match="around a yield"):
+                await anext(generator())
 
 
 async def storm(made: World, seed: int, rounds: int, leave: bool = False) -> dict[str, int]:
