@@ -65,5 +65,5 @@ if __name__ == "__main__":
     parser.add_argument("file", nargs="?", help="the settings file; without one the environment says everything")
     parser.add_argument("--fake", action="store_true", help="let a fake hub stand in for HiveHub")
     options = parser.parse_args()
-    fake = {"allow_fake": True} if options.fake else {}
-    uvicorn.run(build(Tenancy.from_env(file=options.file, **fake)), host="127.0.0.1", port=8000)
+    tenancy = Tenancy.from_env(file=options.file, allow_fake=options.fake)
+    uvicorn.run(build(tenancy), host="127.0.0.1", port=8000)

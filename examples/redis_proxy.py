@@ -323,7 +323,9 @@ class RedisProxy:
         writer.transport.set_write_buffer_limits(high=CHUNK)
         peer = Peer(self, reader, writer)
         peer.task = asyncio.create_task(peer.run())
-        writer.transport.get_protocol().left = peer._stop
+        client = writer.transport.get_protocol()
+        assert isinstance(client, Watched)
+        client.left = peer._stop
         self._tasks.add(peer.task)
         peer.task.add_done_callback(self._tasks.discard)
 

@@ -45,7 +45,7 @@ def _entry(code: str, status: int, title: str, resp: str, challenge: str | None 
 INVALID_CARRIER: Final = _entry(
     "INVALID_CREDENTIAL_CARRIER",
     400,
-    "Send exactly one access key, of 16 to 512 visible ASCII characters, in one of the headers "
+    "Send exactly one access key, of 16 to 512 visible ASCII characters; over HTTP in one of the headers "
     "'Authorization: Bearer', 'X-API-Key' or 'X-Hub-Access-Key', and never in the query.",
     "ERR",
     "invalid_request",

@@ -35,7 +35,7 @@ from .kinds import (
     StreamKind,
     TopicKind,
 )
-from .names import check_bytes, check_type, no_bytes, no_logical, no_text
+from .names import check_bytes, check_type, no_bytes, no_logical, no_text, tenant_in
 from .paths import IdentityFiles
 from .profiles import GROUPS
 from .protocol import BinaryScope, FileScope, GraphNames, NameScope, NamespaceManager, Page, TenantNames
@@ -250,9 +250,9 @@ class IdentityNamespaces:
         """Return the identity.
 
         Raises:
-            MisuseError: *context* is of a tenant. Its names would be everybody's, so it is refused rather than served.
+            MisuseError: *context* is none; or it is of a tenant, whose names would be everybody's.
         """
-        if context.tenant_id != STANDALONE:
+        if tenant_in(context) != STANDALONE:
             raise MisuseError("IdentityNamespaces keeps no tenants apart; with tenants, use PrefixNamespaces")
         return self._names
 

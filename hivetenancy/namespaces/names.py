@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hivetenancy.errors import InvalidNameError
+from hivetenancy.context import TenantContext
+from hivetenancy.errors import InvalidNameError, MisuseError
+from hivetenancy.ids import TenantId
 
 from .kinds import Scoped, ScopedBytes
 
@@ -64,6 +66,18 @@ def check_no_way_out(name: str) -> None:
         raise InvalidNameError(
             "the name of a blob must hold no '.' and no '..' between slashes: addresses resolve them"
         )
+
+
+def tenant_in(context: TenantContext) -> TenantId:
+    """Return the tenant in *context*; an id alone says nothing of who vouches for it, so it is none.
+
+    Raises:
+        MisuseError: *context* is no `TenantContext`.
+    """
+    try:
+        return context.tenant_id
+    except AttributeError:
+        raise MisuseError(f"for_tenant takes a TenantContext, not {type(context).__name__}") from None
 
 
 def no_logical(name: object) -> InvalidNameError:

@@ -55,7 +55,7 @@ from .kinds import (
     StreamKind,
     TopicKind,
 )
-from .names import check, check_bound, check_bytes, check_no_way_out, no_bytes, no_name, no_text
+from .names import check, check_bound, check_bytes, check_no_way_out, no_bytes, no_name, no_text, tenant_in
 from .paths import PrefixFiles
 from .profiles import DEFAULT, GROUPS, MAX_NAME_BYTES, TOPIC_DIALECTS, Profile, profile_named
 from .protocol import BinaryScope, FileScope, GraphNames, NameScope, NamespaceManager, Page, TenantNames
@@ -452,8 +452,9 @@ class PrefixNamespaces:
 
         Raises:
             InvalidNameError: The tenant's id is none of the manager's scheme.
+            MisuseError: *context* is no `TenantContext`.
         """
-        return _Names(self._plan, token_of(context.tenant_id, self._scheme, self._form))
+        return _Names(self._plan, token_of(tenant_in(context), self._scheme, self._form))
 
     def inspect(self, physical: str, *, known: Container[TenantId] | None = None) -> Finding:
         """Return whose name *physical* is. For operators; what a tenant may see is decided by `NameScope.owns` alone.

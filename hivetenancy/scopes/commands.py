@@ -61,6 +61,8 @@ class CommandScope:
     def __init__(
         self, names: CommandNames, *, tenant: TenantId | None = None, sink: IsolationSink | None = None
     ) -> None:
+        if not hasattr(names, "kv"):
+            raise TypeError(f"a CommandScope takes all names of a tenant, got {type(names).__name__}: pass the tenant")
         keys, channels = names.kv.binary, names.channels.binary
         self._tenant, self._sink = tenant, sink
         self._key = keys.key
@@ -87,6 +89,7 @@ class CommandScope:
         Raises:
             CommandRefusedError: It is not in the table, has the wrong number of words, holds a name that cannot be
                 scoped, or its names cannot be located beyond doubt. Nothing was sent.
+            TypeError: *args* is no sequence of bytes.
         """
         try:
             command = look_up(args)
@@ -96,7 +99,11 @@ class CommandScope:
             else:
                 for at, part in spots(command, words):
                     words[at] = bytes(self._scopes[part](words[at]))
+        except (TypeError, AttributeError):
+            _only_bytes(args)
+            raise
         except InvalidNameError:
+            _only_bytes(args)
             raise self._unscopable(CommandRefusedError(Unsent.NAME, look_up(args).name)) from None
         except CommandRefusedError as refused:
             raise self._unscopable(refused) from None
@@ -158,6 +165,15 @@ class _Lock:
             return logical
         self._scope.report(IsolationKind.FOREIGN_NAME, "commands.unscope", physical)
         raise InvalidNameError("the store returned a name that is not this tenant's")
+
+
+def _only_bytes(args: object) -> None:
+    """Say so where a command is no words, or its words are no bytes: a mistake of the server, not of its client."""
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise TypeError(f"a command is a list of its words as bytes, as [b'GET', b'k'], not {type(args).__name__}")
+    odd = next((word for word in args if not isinstance(word, bytes)), None)
+    if odd is not None:
+        raise TypeError(f"the words of a command are bytes, and one is {type(odd).__name__}: encode it")
 
 
 class ScopedCommand:

@@ -157,6 +157,10 @@ class GraphScope:
     __slots__ = ("_functions", "_scopes", "names")
 
     def __init__(self, names: GraphNames, *, functions: Collection[str] = ()) -> None:
+        if not hasattr(names, "labels"):
+            raise TypeError(
+                f"a GraphScope takes what a tenant names in a graph, got {type(names).__name__}: pass .graph"
+            )
         self.names = names
         self._functions = frozenset(name.upper() for name in functions)
         self._scopes: dict[str, NameScope[Any]] = {

@@ -315,10 +315,9 @@ def test_a_manager_with_a_weakness_of_upstream_is_caught(weakness: str) -> None:
 def test_d28_a_namespace_that_could_not_be_selected() -> None:
     """There is no optional tenant: without a context nothing gives a name, and `None` is none."""
     nobody: Any = None
-    with pytest.raises(AttributeError):
-        PrefixNamespaces().for_tenant(nobody)
-    with pytest.raises(AttributeError):
-        IdentityNamespaces().for_tenant(nobody)
+    for manager in (PrefixNamespaces(), IdentityNamespaces()):
+        with pytest.raises(MisuseError, match="takes a TenantContext, not NoneType"):
+            manager.for_tenant(nobody)
     with pytest.raises(InvalidNameError):
         names_of(nobody)
 
@@ -372,3 +371,10 @@ def test_who_overrides_the_name_overrides_the_names() -> None:
     """`keys` does not call `key`, so a kind with rules of its own that has one alone would pass what it refuses."""
     for kind in prefix_module._PrefixScope.__subclasses__():
         assert ("key" in vars(kind)) == ("keys" in vars(kind)), kind
+
+
+@pytest.mark.parametrize("wrong", ["acme", None, TenantId("550e8400-e29b-41d4-a716-446655440000")])
+def test_what_is_no_context_has_no_names(wrong: Any) -> None:
+    """An id alone says nothing of who vouches for it; the message says what is wanted."""
+    with pytest.raises(MisuseError, match="takes a TenantContext, not"):
+        PrefixNamespaces().for_tenant(wrong)

@@ -18,6 +18,7 @@ from hivetenancy.scopes.command_keys import CommandRefusedError, Unsent, look_up
 from hivetenancy.scopes.command_replies import UnexpectedReplyError, clean_error
 from hivetenancy.scopes.command_table import COMMANDS, COMMANDS_TEXT, FORBIDDEN, FRONT, Shape, by_word, parse
 from hivetenancy.scopes.commands import CommandScope
+from hivetenancy.scopes.graph import GraphScope
 from hivetenancy.scopes.resp import Items, Line
 
 ACME = TenantContext(tenant_id=TenantId("acme"), key_id=None, generation=1)
@@ -406,3 +407,33 @@ def test_a_table_is_read_or_refused() -> None:
             parse(bad)
     with pytest.raises(ValueError):
         parse("GET 2 r 1 -> nosuch")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["GET", "k"], "one is str: encode it"),
+        ([b"GET", "k"], "one is str: encode it"),
+        ([b"GET", 5], "one is int"),
+        ("GET k", "a command is a list of its words as bytes"),
+        (b"GET k", "not bytes"),
+        (5, "not int"),
+    ],
+)
+def test_what_is_no_command_is_said(args: Any, said: str) -> None:
+    """A mistake of the server's own is no refusal of its client: the message says what to hand in."""
+    scope = CommandScope(PrefixNamespaces(scheme="slug").for_tenant(TENANT_OF_MISUSE))
+    with pytest.raises(TypeError, match=said):
+        scope.scope(args)
+
+
+def test_one_kind_of_name_is_not_enough() -> None:
+    """A scope of commands wants all of a tenant's names, one of graphs those of the graph; each says what to pass."""
+    names: Any = PrefixNamespaces(scheme="slug").for_tenant(TENANT_OF_MISUSE)
+    with pytest.raises(TypeError, match="pass the tenant"):
+        CommandScope(names.kv)
+    with pytest.raises(TypeError, match=r"pass \.graph"):
+        GraphScope(names)
+
+
+TENANT_OF_MISUSE = TenantContext(tenant_id=TenantId("acme"), key_id=None, generation=1)
