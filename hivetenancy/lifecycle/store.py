@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -93,6 +94,7 @@ class LifecycleStore:
                 )
                 return
             self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            weakref.finalize(self, self._connection.close)  # `close` keeps it, so that nothing is forgotten
             _make_tables(self._connection)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_the_file_is_of_one_process_and_one_program(tmp_path: Path) -> None:
         first.standings()
     foreign = tmp_path / "foreign"
     foreign.touch(0o600)
-    with sqlite3.connect(foreign) as connection:
+    with closing(sqlite3.connect(foreign)) as connection:
         connection.execute("CREATE TABLE t (x)")
     with pytest.raises(ConfigurationError, match="not a lifecycle file"):
         reopened(foreign)
