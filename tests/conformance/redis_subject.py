@@ -99,7 +99,7 @@ class RedisProxySubject(RespSubject):
         Operation("channels", pattern=Pattern()),
         Operation("subscribe", effect="write", channel=Name()),
         Operation("psubscribe", effect="write", pattern=Pattern()),
-        Operation("heard", about="channel"),
+        Operation("heard", about="channel", scoped=False),  # it names nothing: what it hears was named on subscribing
         Operation("flush", effect="purge"),
     )
 
