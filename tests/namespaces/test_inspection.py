@@ -15,13 +15,14 @@ from hivetenancy.namespaces.inspection import Ambiguous, Owned, Unowned
 from hivetenancy.namespaces.prefix import PrefixNamespaces
 from hivetenancy.namespaces.profiles import GROUPS, PROFILES
 from hivetenancy.testing.contracts.namespaces import scopes
+from tests.namespaces.test_prefix import logical
 
 ACME = "550e8400-e29b-41d4-a716-446655440000"
 HEX = ACME.replace("-", "")
 
 
 @given(
-    name=st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+    name=logical,
     profile=st.sampled_from(sorted(PROFILES)),
 )
 def test_what_a_tenant_wrote_is_found_to_be_its(name: str, profile: str) -> None:
